@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes a Driver that needs no GPU and answers as a measured one does. A target of its own (fabricmem::emulated): the
+// library never takes it by itself. No CUDA type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <fabricmem/export.hpp>
+
+namespace fabricmem {
+
+class Driver;
+
+/// CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED of the emulated devices.
+enum class FabricAttribute : std::uint8_t { supported, unsupported };
+
+struct EmulatedOptions {
+    int devices = 1;  ///< 0: cuInit's answer is NO_DEVICE, so making the driver throws Error{unsupported}
+    std::uint64_t device_memory_bytes = std::uint64_t{80} << 30;  ///< per device and driver; beyond it: OUT_OF_MEMORY
+    int numa_nodes = 1;
+    std::uint64_t numa_node_memory_bytes = std::uint64_t{64} << 30;  ///< per NUMA node and driver
+    /// The IMEX channel that this process can open; nullopt: none, so fabric handles are NOT_PERMITTED.
+    std::optional<int> imex_channel = 0;
+    FabricAttribute fabric = FabricAttribute::supported;
+    /// Which node of the emulated fabric this is. Drivers with the same name share host id and boot id; the empty name
+    /// is the real machine with its real ids. Nodes of all names are in one NVLink domain.
+    std::string node{};
+};
+
+/// Works between processes of one user on one machine; memory is taken when it is touched, and nothing stays behind
+/// when a process is killed. Device memory can't be loaded or stored by the CPU (SIGSEGV), as on an x86 machine with a
+/// GPU. A stream gets a thread only while work is waiting on it. Throws Error{bad_argument} for options out of range.
+[[nodiscard]] FABRICMEM_API std::shared_ptr<Driver> make_emulated_driver(const EmulatedOptions& options = {});
+
+/// What an emulated driver holds now. For tests: take it before, take it after, compare.
+struct EmulatedCounts {
+    std::size_t allocations = 0;  ///< allocations alive in this driver, own and imported (by handle or by mapping)
+    std::size_t handles = 0;      ///< references that cuMemRelease has yet to drop
+    std::size_t ranges = 0;       ///< address reservations
+    std::size_t mappings = 0;
+    std::size_t descriptors = 0;  ///< open file descriptors behind them
+    std::size_t aliases = 0;      ///< mappings of the emulator's own into memory that the CPU may not touch
+    std::size_t streams = 0;
+    std::size_t primary_contexts = 0;  ///< devices whose primary context is retained
+
+    friend bool operator==(const EmulatedCounts&, const EmulatedCounts&) = default;
+};
+
+/// Throws Error{bad_argument} where `driver` was not made by make_emulated_driver.
+[[nodiscard]] FABRICMEM_API EmulatedCounts emulated_counts(const Driver& driver);
+
+}  // namespace fabricmem

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two owners: FabricBuffer makes and exports memory, ImportedFabricBuffer maps a peer's. No CUDA type.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <fabricmem/error.hpp>
+#include <fabricmem/export.hpp>
+#include <fabricmem/handle_blob.hpp>
+#include <fabricmem/types.hpp>
+
+namespace fabricmem {
+
+class Driver;
+
+namespace detail {
+struct BufferParts;
+}
+
+/// Whether the CPU gets access through the address.
+enum class HostAccess : std::uint8_t {
+    automatic,  ///< asked for on host memory, done without (with a warning) where the driver refuses; not on device
+                ///< memory
+    required,   ///< Error where it is not granted
+    none,       ///< not asked for: a CPU load or store is a SIGSEGV
+};
+
+/// GPUDirect RDMA, with which a NIC reads and writes the memory.
+enum class Rdma : std::uint8_t {
+    automatic,  ///< asked for on device memory where the device has it
+    required,   ///< Error{unsupported} where it is not granted
+    off,
+};
+
+enum class Zeroing : std::uint8_t { none, memset };
+enum class RetireAddress : std::uint8_t { no, yes };
+
+/// What the callbacks of a buffer are told; valid during the call.
+struct BufferInfo {
+    void* address;
+    std::uint64_t bytes;
+    std::uint64_t mapped_bytes;
+    Location location;
+    const HandleBlob& blob;
+};
+
+struct FabricBufferOptions {
+    Location location = Location::device(0);
+    /// Devices that get access, by ordinal; nullopt: every device that can reach the memory (the owner and its P2P
+    /// peers; for host memory every device).
+    std::optional<std::vector<int>> access{};
+    HostAccess host_access = HostAccess::automatic;
+    Permission permission = Permission::read_write;  ///< of this process; importers choose their own
+    Rdma rdma = Rdma::automatic;
+    /// Of the address; 0 or a power of two, rounded up to the granularity.
+    std::uint64_t alignment_bytes = 0;
+    /// New memory read as zero wherever it was measured (docs/driver-notes.md), but no contract says so. `memset` sets
+    /// all mapped bytes: on the current context where it is one of the memory's device, else on the primary context,
+    /// retained for that time (which makes it where nothing else has); it waits for its own stream alone.
+    Zeroing zeroing = Zeroing::none;
+    /// The handle types to create the memory for. Has to have `fabric`; with posix_fd too, other libraries (NCCL) can
+    /// export a descriptor from it.
+    HandleKinds kinds = HandleKind::fabric;
+    /// `yes` keeps the address range reserved after the buffer's end, so that no later allocation of this process gets
+    /// an address that peers may still hold. Capped per driver at 1,024 ranges and 1 TiB of addresses: beyond that the
+    /// oldest is given back. No memory is kept.
+    RetireAddress retire_address = RetireAddress::no;
+    Id128 peer{};                  ///< into the blob
+    std::uint64_t generation = 0;  ///< into the blob
+    /// Called once the buffer is whole, before the constructor returns. What it throws undoes the buffer and is passed
+    /// on; before_tear_down is not called then.
+    std::function<void(const BufferInfo&)> on_make{};
+    /// Called by close() and by the destructor while the memory is still mapped. What it throws is logged.
+    std::function<void(const BufferInfo&)> before_tear_down{};
+};
+
+struct ImportOptions {
+    /// Devices that get access, by ordinal; nullopt: every device (for memory of a device that this process sees, that
+    /// device and its P2P peers).
+    std::optional<std::vector<int>> access{};
+    HostAccess host_access = HostAccess::automatic;
+    Permission permission = Permission::read_write;
+    std::uint64_t alignment_bytes = 0;  ///< as in FabricBufferOptions
+};
+
+/// What the two owners share: one whole allocation, mapped at one address. Movable, not copyable; empty when moved from
+/// or closed: then address() is null, sizes are 0, and blob() and location() throw Error{closed}.
+///
+/// Threads: const members may be called from many threads at once; a move, close() or the destructor by one thread
+/// while no other uses the object. Different objects need no lock.
+///
+/// The GPU is never waited for: the memory must be idle when it is unmapped (close(), destructor, move assignment over
+/// it). GPU work on it that is still queued then fails with CUDA_ERROR_LAUNCH_FAILED (719), which loses the whole CUDA
+/// context (docs/driver-notes.md).
+///
+/// After fork() the child's copies own nothing: its destructors do nothing, and calls of the driver's throw
+/// Error{unsupported}.
+class FABRICMEM_API MappedBuffer {
+public:
+    /// Where the blob's range begins: base + offset. A device address; the CPU may use it where access().host.
+    [[nodiscard]] void* address() const noexcept;
+    /// Size of the range: what was asked for, or what the blob says. Never rounded.
+    [[nodiscard]] std::uint64_t bytes() const noexcept;
+    /// Size of the whole mapping: the allocation's, a multiple of granularity().
+    [[nodiscard]] std::uint64_t mapped_bytes() const noexcept;
+    [[nodiscard]] std::uint64_t granularity() const noexcept;
+    /// Where the memory is. Of an import: this process's ordinal of the device, or -1 where it does not see it.
+    [[nodiscard]] Location location() const;
+    /// The handle types that were granted; of an import, the kind that it was imported by.
+    [[nodiscard]] HandleKinds kinds() const noexcept;
+    /// Who got access; by far not always all who were asked for.
+    [[nodiscard]] const Access& access() const;
+    /// Whether the memory is GPUDirect RDMA capable, as the driver says (of an import: as its blob says; register with
+    /// a NIC at the owner).
+    [[nodiscard]] bool rdma() const noexcept;
+    /// What travels. Of an import: the blob it came from.
+    [[nodiscard]] const HandleBlob& blob() const;
+    /// The driver that the buffer keeps alive; null when closed.
+    [[nodiscard]] std::shared_ptr<Driver> driver() const noexcept;
+    [[nodiscard]] bool is_open() const noexcept { return parts_ != nullptr; }
+
+protected:
+    explicit MappedBuffer(std::unique_ptr<detail::BufferParts> parts) noexcept;
+    MappedBuffer(MappedBuffer&&) noexcept;
+    MappedBuffer& operator=(MappedBuffer&&) noexcept;
+    ~MappedBuffer();
+
+    [[nodiscard]] std::unique_ptr<detail::BufferParts>& parts() noexcept { return parts_; }
+    [[nodiscard]] const detail::BufferParts& open_parts() const;
+
+private:
+    std::unique_ptr<detail::BufferParts> parts_;
+};
+
+enum class CloseResult : std::uint8_t {
+    released,          ///< this process holds no reference to the memory any more
+    still_referenced,  ///< something in this process still does (a transport that never released the handle it
+                       ///< retained)
+};
+
+/// Fabric memory of this process: exactly one allocation, mapped whole at its base, exported once.
+class FABRICMEM_API FabricBuffer : public MappedBuffer {
+public:
+    /// Makes `bytes` (1 to 2^47, rounded up to the granularity, 2 MiB as measured) of memory, gives access, exports it.
+    /// Does not make, and never changes, a CUDA context. Cheap to fail: nothing is left behind.
+    ///
+    /// Throws Error: bad_argument, unsupported, not_permitted (no usable IMEX channel), out_of_memory, driver.
+    FabricBuffer(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options = {});
+    FabricBuffer(FabricBuffer&&) noexcept;
+    FabricBuffer& operator=(FabricBuffer&&) noexcept;
+    /// As close(), but reports to the log alone, does not look for references that others left, and does nothing in a
+    /// forked child or once the driver has shut down at exit.
+    ~FabricBuffer();
+
+    /// Unmaps, releases and gives the address back. Importers keep their mappings and the bytes in them; nobody can
+    /// import the memory any more once the last reference is gone.
+    ///
+    /// Says whether something in this process still references the memory (asked by importing its own handle, as the
+    /// driver counts references but does not tell: one more call, about 30 us on an H100). Throws Error where a driver
+    /// call failed; what could be released is, and the buffer is closed all the same. A second call returns `released`.
+    CloseResult close();
+};
+
+/// A peer's memory, or this process's own, mapped here. Keeps the physical memory alive after its exporter's end.
+/// Holding an import ties this process to the exporter's node: the driver disables every process that holds one from a
+/// lost node.
+class FABRICMEM_API ImportedFabricBuffer : public MappedBuffer {
+public:
+    /// Imports the blob's allocation, maps it whole, and points to the blob's range. Blocks for as long as the driver
+    /// does: importing from another node asks the IMEX daemon, which can wait without limit for a lost peer.
+    ///
+    /// Throws Error, with both sides' identity: bad_blob and unsupported (wrong kind, size or version) before any
+    /// driver call; bad_argument, peer_gone, not_permitted (another IMEX channel), foreign_domain, system (no IMEX
+    /// daemon), out_of_memory, driver.
+    ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, ImportOptions options = {});
+    ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept;
+    ImportedFabricBuffer& operator=(ImportedFabricBuffer&&) noexcept;
+    ~ImportedFabricBuffer();
+
+    /// Unmaps, releases and gives the address back. Throws Error where a driver call failed; what could be released is,
+    /// and the buffer is closed all the same.
+    void close();
+};
+
+/// As ImportedFabricBuffer's constructor, but nullopt where the exporter has released the memory or is gone
+/// (peer_gone).
+[[nodiscard]] FABRICMEM_API std::optional<ImportedFabricBuffer> import_if_alive(std::shared_ptr<Driver> driver,
+                                                                                const HandleBlob& blob,
+                                                                                ImportOptions options = {});
+
+}  // namespace fabricmem

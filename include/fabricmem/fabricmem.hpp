@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything but the seam itself (driver.hpp) and the emulated driver (emulated_driver.hpp).
+#pragma once
+
+#include <fabricmem/cuda_driver.hpp>
+#include <fabricmem/error.hpp>
+#include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/handle_blob.hpp>
+#include <fabricmem/log.hpp>
+#include <fabricmem/platform.hpp>
+#include <fabricmem/probe.hpp>
+#include <fabricmem/types.hpp>
+#include <fabricmem/version.hpp>

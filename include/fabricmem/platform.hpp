@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The second seam: all that the library wants to know of a machine and that libcuda does not tell. No CUDA type.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fabricmem/export.hpp>
+#include <fabricmem/types.hpp>
+
+namespace fabricmem {
+
+/// A character device /dev/nvidia-caps-imex-channels/channelN.
+struct ImexChannel {
+    int number = 0;
+    int open_errno = 0;         ///< 0: this process can open it for reading and writing; else the errno of the try
+    bool major_matches = true;  ///< its major number is the one in /proc/devices; true where that can't be told
+};
+
+/// What NVML says of a device's place in the NVLink fabric (nvmlGpuFabricInfoV_t).
+struct FabricInfo {
+    enum class State : std::uint8_t { not_supported = 0, not_started = 1, in_progress = 2, completed = 3 };
+    State state = State::not_supported;
+    int status = 0;            ///< nvmlReturn_t; holds only where state is completed
+    Id128 cluster_uuid{};      ///< zero: no multi-node fabric (normal on one HGX box)
+    std::uint32_t clique = 0;  ///< compare together with cluster_uuid: unrelated racks share clique numbers
+    std::optional<std::uint32_t> health_mask{};  ///< v2 and later of NVML's struct
+};
+
+enum class ProcessState : std::uint8_t { alive, gone, unknown };
+
+/// One node as this process sees it. Every function answers "not known" (nullopt, unknown, an empty list) rather than
+/// fail; it throws nothing but std::bad_alloc. Thread-safe. Answers that can't change while the process lives may be
+/// kept; channels, processes and fabric info are looked up anew at each call.
+class FABRICMEM_API Platform {
+public:
+    Platform() = default;
+    Platform(const Platform&) = delete;
+    Platform& operator=(const Platform&) = delete;
+    virtual ~Platform();
+
+    /// The machine id (/etc/machine-id): never the host name, which containers share and users change.
+    [[nodiscard]] virtual std::optional<Id128> host_id() const;
+    /// Random at each boot of the kernel: equal boot ids mean the same node, also across containers.
+    [[nodiscard]] virtual std::optional<Id128> boot_id() const;
+    [[nodiscard]] virtual std::optional<std::uint32_t> process_id() const;
+    /// Inode number of /proc/self/ns/pid: a process id means something within one of these alone.
+    [[nodiscard]] virtual std::optional<std::uint64_t> pid_namespace() const;
+    /// Start of this process in clock ticks since boot (field 22 of /proc/self/stat): tells a reused pid apart.
+    [[nodiscard]] virtual std::optional<std::uint64_t> process_start() const;
+    /// Whether the process with this id, started then, lives. Meaningful only for this boot and pid namespace.
+    [[nodiscard]] virtual ProcessState process_state(std::uint32_t process_id, std::uint64_t process_start) const;
+    /// The IMEX channel nodes that this process sees, by number, ascending. Tries to open each: access(2) does not see
+    /// a device cgroup.
+    [[nodiscard]] virtual std::vector<ImexChannel> imex_channels() const;
+    /// The fabric state of the device with this PCI bus id ("0000:1b:00.0", as cuDeviceGetPCIBusId writes it); nullopt
+    /// without NVML or where NVML doesn't know it.
+    [[nodiscard]] virtual std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
+};
+
+/// The machine that this process runs on: /proc, /dev, /etc and, where libnvidia-ml.so.1 can be loaded, NVML. `root` is
+/// put before each path that is read (for another /dev and /proc; empty: the machine's own). NVML is loaded when it is
+/// first asked for.
+[[nodiscard]] FABRICMEM_API std::unique_ptr<Platform> make_system_platform(std::string root = {});
+
+}  // namespace fabricmem
