@@ -35,6 +35,10 @@ struct FABRICMEM_API HandleBlob {
     static constexpr std::size_t kWords = kBytes / 4;  ///< the same as 32-bit words
     static constexpr std::size_t kHandleBytes = 64;
     static constexpr std::uint16_t kVersion = 1;
+    /// What a blob may state at most, as much as a buffer may have: 2^47 bytes, the user's half of a 48-bit address
+    /// space. So sums and roundings of sizes out of a blob don't overflow.
+    static constexpr std::uint64_t kMaxMappedBytes = std::uint64_t{1} << 47;
+    static constexpr std::size_t kMaxJsonBytes = 65536;  ///< longer texts are refused unread
 
     HandleKinds kinds{};                                ///< in which ways the memory can be imported through this blob
     LocationKind location_kind = LocationKind::device;  ///< device or host_numa
@@ -65,12 +69,13 @@ struct FABRICMEM_API HandleBlob {
 
     friend bool operator==(const HandleBlob&, const HandleBlob&) = default;
 
-    /// Throws Error{bad_blob} that says what is wrong: no kind, a location kind that is no answer, size 0, a size that
-    /// is not a multiple of the granularity, a range that overflows or leaves the allocation.
+    /// Throws Error{bad_blob} that says what is wrong: no kind, a location kind that is no answer, a known number below
+    /// zero (NUMA node, ordinal, channel), size 0, more than kMaxMappedBytes, a size that is not a multiple of the
+    /// granularity, a range that overflows or leaves the allocation.
     void validate() const;
 
     /// The same memory, another range: `offset` bytes from the start of this one's range. Throws Error{bad_argument}
-    /// where the new range is empty or leaves this one.
+    /// where the new range is empty or leaves this one, Error{bad_blob} where this one is wrong already.
     [[nodiscard]] HandleBlob sub_range(std::uint64_t offset, std::uint64_t bytes) const;
 
     /// The wire form. Each `to_` throws Error{bad_blob} as validate() does; each `from_` accepts exactly one blob and
@@ -84,8 +89,9 @@ struct FABRICMEM_API HandleBlob {
     /// The wire form as 80 words for collectives, each the little-endian value of four bytes.
     [[nodiscard]] std::array<std::int32_t, kWords> to_words() const;
     [[nodiscard]] static HandleBlob from_words(std::span<const std::int32_t> words);
-    /// A JSON object with the same fields under their names here; those not known are absent. Unknown names are
-    /// ignored when read.
+    /// A JSON object with the same fields under their names here, those of the place together in "location"; those not
+    /// known are absent. It has no CRC. Unknown names are ignored when read; a text of more than kMaxJsonBytes is not
+    /// read.
     [[nodiscard]] std::string to_json() const;
     [[nodiscard]] static HandleBlob from_json(std::string_view json);
 
