@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: Apache-2.0
+// SystemPlatform on this machine, on trees of files that look like other machines, and over a fake NVML. Needs the
+// modules made of support/fake_nvml.cpp; knows no CUDA.
+#include "platform/system_platform.hpp"
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/fake_nvml.hpp"
+#include "support/test.hpp"
+
+// Files that the build names; an empty one is a test that can't run.
+#ifndef FABRICMEM_FAKE_NVML
+#define FABRICMEM_FAKE_NVML ""
+#endif
+#ifndef FABRICMEM_FAKE_NVML_V1
+#define FABRICMEM_FAKE_NVML_V1 ""
+#endif
+
+using namespace fabricmem;
+
+namespace {
+
+constexpr std::string_view kNvml = FABRICMEM_FAKE_NVML;
+constexpr std::string_view kNvmlV1 = FABRICMEM_FAKE_NVML_V1;
+constexpr const char* kNoNvml = "libno-such-nvml.so.1";
+constexpr std::uint32_t kNoProcess = 4194304;  // PID_MAX_LIMIT: one more than any process id of Linux
+constexpr std::string_view kStatTail =
+    " 1 2 3 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 1 0 987654321 1000 10 18446744073709551615 1 1 0\n";
+
+/// A folder that is gone at the end.
+class Tree {
+public:
+    Tree() {
+        std::string name = (std::filesystem::temp_directory_path() / "fabricmem-XXXXXX").string();
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        root_ = name;
+    }
+    Tree(const Tree&) = delete;
+    Tree& operator=(const Tree&) = delete;
+    ~Tree() {
+        std::error_code ignored;
+        std::filesystem::remove_all(root_, ignored);
+    }
+    [[nodiscard]] std::string path(const std::string& name) const { return root_ + name; }
+    void write(const std::string& name, std::string_view text) const {
+        folder(std::filesystem::path(name).parent_path().string());
+        std::ofstream(path(name), std::ios::binary) << text;
+    }
+    void folder(const std::string& name) const { std::filesystem::create_directories(path(name)); }
+    [[nodiscard]] std::unique_ptr<Platform> platform(const char* nvml = kNoNvml) const {
+        return detail::make_system_platform_with(root_, nvml);
+    }
+
+private:
+    std::string root_;
+};
+
+std::string stat_line(std::string_view name, char state = 'S') {
+    return "4194304 (" + std::string(name) + ") " + state + std::string(kStatTail);
+}
+
+/// Runs `body` in a forked child and returns its answer, -1 where it died.
+template <typename Body>
+int in_child(Body body) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(body());
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+FakeNvml& fresh_nvml(const char* file) {
+    void* const module = ::dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(module != nullptr);
+    const auto get = reinterpret_cast<FakeNvml* (*)()>(::dlsym(module, kFakeNvml));
+    REQUIRE(get != nullptr);
+    *get() = FakeNvml{};
+    return *get();
+}
+
+constexpr std::string_view kBus = "0000:1b:00.0";
+
+void check_place(const FabricInfo& info) {
+    CHECK(info.state == FabricInfo::State::completed);
+    CHECK(to_string(info.cluster_uuid) == "0102030405060708090a0b0c0d0e0f10");
+    CHECK(info.clique == 0x00c0ffee);
+}
+
+}  // namespace
+
+TEST_CASE("This machine's platform knows the process that asks", "[platform]") {
+    const auto platform = make_system_platform();
+    CHECK(platform->process_id() == static_cast<std::uint32_t>(::getpid()));
+    REQUIRE(platform->boot_id());
+    REQUIRE(platform->pid_namespace());
+    REQUIRE(platform->process_start());
+    CHECK(*platform->pid_namespace() > 0);
+    CHECK(platform->process_state(static_cast<std::uint32_t>(::getpid()), *platform->process_start()) ==
+          ProcessState::alive);
+    CHECK(platform->process_state(static_cast<std::uint32_t>(::getpid()), *platform->process_start() + 1) ==
+          ProcessState::gone);
+    CHECK(platform->boot_id() == make_system_platform()->boot_id());
+    for (const ImexChannel& channel : platform->imex_channels()) CHECK(channel.number >= 0);
+    (void)platform->host_id();
+    CHECK(!platform->fabric_info("ffff:ff:1f.7"));
+}
+
+TEST_CASE("Ids are read as they are written", "[platform]") {
+    const Tree tree;
+    tree.write("/etc/machine-id", "0123456789abcdef0011223344556677\n");
+    tree.write("/var/lib/dbus/machine-id", "ffffffffffffffffffffffffffffffff\n");
+    tree.write("/proc/sys/kernel/random/boot_id", "72801860-6870-4a1a-9b7b-406b4ef3acff\n");
+    tree.write("/proc/self/ns/pid", "");
+    tree.write("/proc/self/stat", stat_line("cat"));
+    const auto platform = tree.platform();
+    CHECK(to_string(platform->host_id().value()) == "0123456789abcdef0011223344556677");
+    CHECK(to_string(platform->boot_id().value()) == "7280186068704a1a9b7b406b4ef3acff");
+    struct stat node {};
+    REQUIRE(::stat(tree.path("/proc/self/ns/pid").c_str(), &node) == 0);
+    CHECK(platform->pid_namespace() == static_cast<std::uint64_t>(node.st_ino));
+    CHECK(platform->process_start() == 987654321U);
+}
+
+TEST_CASE("The machine id of D-Bus stands in for a missing or unusable one", "[platform]") {
+    const Tree tree;
+    tree.write("/var/lib/dbus/machine-id", "0123456789abcdef0011223344556677");
+    CHECK(tree.platform()->host_id());
+    tree.write("/etc/machine-id", "uninitialized\n");
+    CHECK(to_string(tree.platform()->host_id().value()) == "0123456789abcdef0011223344556677");
+}
+
+TEST_CASE("An id that is missing, cut short or nonsense is not known", "[platform]") {
+    const Tree tree;
+    CHECK(!tree.platform()->host_id());
+    CHECK(!tree.platform()->boot_id());
+    for (const std::string& text :
+         {std::string(), std::string("\n"), std::string("0123456789abcdef001122334455667"),
+          std::string("0123456789abcdef00112233445566778"), std::string("0123456789abcdef001122334455667g"),
+          std::string("00000000000000000000000000000000\n"), std::string("+123456789abcdef0011223344556677"),
+          std::string("0x23456789abcdef0011223344556677"), std::string("0123456789abcdef0011223344556677\n\n"),
+          std::string("72801860-6870-4a1a-9b7b406b-4ef3acff"), std::string("728018606-870-4a1a-9b7b-406b4ef3acff"),
+          std::string("72801860x6870x4a1ax9b7bx406b4ef3acff"), std::string(32, '\0'), std::string(1 << 20, 'a')}) {
+        CAPTURE(text.substr(0, 40));
+        tree.write("/etc/machine-id", text);
+        tree.write("/proc/sys/kernel/random/boot_id", text);
+        CHECK(!tree.platform()->host_id());
+        CHECK(!tree.platform()->boot_id());
+    }
+    std::filesystem::remove(tree.path("/etc/machine-id"));
+    tree.folder("/etc/machine-id");
+    CHECK(!tree.platform()->host_id());
+    std::filesystem::remove(tree.path("/etc/machine-id"));
+    REQUIRE(::mkfifo(tree.path("/etc/machine-id").c_str(), 0600) == 0);
+    CHECK(!tree.platform()->host_id());  // and does not wait for a writer
+}
+
+TEST_CASE("A process's start is found whatever the process calls itself", "[platform]") {
+    const Tree tree;
+    for (const std::string_view name : {"cat", "a b c", ")", "x) R 1 2 3", "((", ") S 1 (", "line\nend", ""}) {
+        CAPTURE(name);
+        tree.write("/proc/self/stat", stat_line(name));
+        CHECK(tree.platform()->process_start() == 987654321U);
+    }
+}
+
+TEST_CASE("A stat file that is missing, cut short or nonsense tells nothing", "[platform]") {
+    const Tree tree;
+    CHECK(!tree.platform()->process_start());
+    const std::string good = stat_line("cat");
+    const std::size_t start = good.find("987654321");
+    for (std::size_t bytes = 0; bytes <= start + 9; ++bytes) {
+        CAPTURE(bytes);
+        tree.write("/proc/self/stat", good.substr(0, bytes));
+        tree.write("/proc/4194304/stat", good.substr(0, bytes));
+        CHECK(!tree.platform()->process_start());
+        CHECK(tree.platform()->process_state(kNoProcess, 987654321) == ProcessState::unknown);
+    }
+    for (const std::string start_text : {"-987654321", "98765432x", "0x10", "99999999999999999999999", "+1", ""}) {
+        CAPTURE(start_text);
+        tree.write("/proc/self/stat", std::string(good).replace(start, 9, start_text));
+        CHECK(!tree.platform()->process_start());
+    }
+    tree.write("/proc/self/stat", std::string(1 << 20, ' '));
+    CHECK(!tree.platform()->process_start());
+}
+
+TEST_CASE("A process lives if its start is the same and it is not dead", "[platform]") {
+    const Tree tree;
+    const auto platform = tree.platform();
+    CHECK(platform->process_state(kNoProcess, 987654321) == ProcessState::gone);
+    for (const char state : {'R', 'S', 'D', 'T', 't', 'I'}) {
+        CAPTURE(state);
+        tree.write("/proc/4194304/stat", stat_line("cat", state));
+        CHECK(platform->process_state(kNoProcess, 987654321) == ProcessState::alive);
+        CHECK(platform->process_state(kNoProcess, 987654320) == ProcessState::gone);
+    }
+    for (const char state : {'Z', 'X', 'x'}) {
+        CAPTURE(state);
+        tree.write("/proc/4194304/stat", stat_line("cat", state));
+        CHECK(platform->process_state(kNoProcess, 987654321) == ProcessState::gone);
+    }
+    // Its first thread has ended, another runs on.
+    tree.write("/proc/4194304/stat",
+               "4194304 (cat) Z 1 2 3 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 2 0 987654321 1000 10 1 1 1 0\n");
+    CHECK(platform->process_state(kNoProcess, 987654321) == ProcessState::alive);
+}
+
+TEST_CASE("What can't be looked at is unknown, not gone", "[platform]") {
+    const Tree tree;
+    const auto platform = tree.platform();
+    // This process exists, but /proc does not show it, as with hidepid=2.
+    CHECK(platform->process_state(static_cast<std::uint32_t>(::getpid()), 1) == ProcessState::unknown);
+    tree.folder("/proc/4194304/stat");  // read(2) fails
+    CHECK(platform->process_state(kNoProcess, 987654321) == ProcessState::unknown);
+    CHECK(platform->process_state(0, 987654321) == ProcessState::unknown);
+    tree.write("/proc/0/stat", stat_line("cat"));
+    CHECK(platform->process_state(0, 987654321) == ProcessState::unknown);
+}
+
+TEST_CASE("Ids that no process can have are gone", "[platform]") {
+    const auto platform = make_system_platform();
+    CHECK(platform->process_state(kNoProcess, 1) == ProcessState::gone);
+    CHECK(platform->process_state(0x7fffffffU, 1) == ProcessState::gone);
+    CHECK(platform->process_state(0x80000000U, 1) == ProcessState::gone);
+    CHECK(platform->process_state(0xffffffffU, 1) == ProcessState::gone);  // as a pid_t: "every process"
+}
+
+TEST_CASE("A real process is alive, then gone as a zombie, and gone when reaped", "[platform]") {
+    const auto platform = make_system_platform();
+    int to_child[2];
+    int from_child[2];
+    REQUIRE(::pipe(to_child) == 0);
+    REQUIRE(::pipe(from_child) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::close(to_child[1]);
+        const std::uint64_t start = platform->process_start().value_or(0);
+        if (::write(from_child[1], &start, sizeof start) != sizeof start) ::_exit(1);
+        char byte = 0;
+        ::_exit(::read(to_child[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    const auto id = static_cast<std::uint32_t>(child);
+    ::close(from_child[1]);
+    std::uint64_t start = 0;
+    CHECK(::read(from_child[0], &start, sizeof start) == static_cast<ssize_t>(sizeof start));
+    CHECK(start >= platform->process_start().value());
+    CHECK(platform->process_state(id, start) == ProcessState::alive);
+    ::close(to_child[1]);
+    siginfo_t info{};
+    CHECK(::waitid(P_PID, id, &info, WEXITED | WNOWAIT) == 0);
+    CHECK(platform->process_state(id, start) == ProcessState::gone);
+    CHECK(::waitpid(child, nullptr, 0) == child);
+    CHECK(platform->process_state(id, start) == ProcessState::gone);
+    ::close(to_child[0]);
+    ::close(from_child[0]);
+}
+
+TEST_CASE("After fork the answers are the child's", "[platform]") {
+    const Tree tree;
+    tree.write("/proc/self/stat", stat_line("parent"));
+    tree.write("/proc/self/ns/pid", "");
+    const auto platform = tree.platform();
+    CHECK(platform->process_start() == 987654321U);
+    const std::string child_stat = stat_line("child").replace(stat_line("child").find("987654321"), 9, "987654399");
+    const auto parent = static_cast<std::uint32_t>(::getpid());
+    const int answer = in_child([&] {
+        tree.write("/proc/self/stat", child_stat);
+        std::filesystem::remove(tree.path("/proc/self/ns/pid"));
+        if (platform->process_id() == parent) return 1;
+        if (platform->process_start() != 987654399U) return 2;
+        return platform->pid_namespace() ? 3 : 0;
+    });
+    CHECK(answer == 0);
+    CHECK(platform->process_start() == 987654321U);  // the parent keeps its own
+}
+
+TEST_CASE("Channel nodes are listed by number, and each is tried", "[platform]") {
+    const Tree tree;
+    CHECK(tree.platform()->imex_channels().empty());
+    const std::string folder = "/dev/nvidia-caps-imex-channels";
+    tree.folder(folder);
+    CHECK(tree.platform()->imex_channels().empty());
+    tree.write(folder + "/channel10", "");
+    tree.folder(folder + "/channel2");
+    REQUIRE(::symlink("/nowhere/at/all", tree.path(folder + "/channel0").c_str()) == 0);
+    REQUIRE(::symlink("/dev/null", tree.path(folder + "/channel7").c_str()) == 0);
+    REQUIRE(::mkfifo(tree.path(folder + "/channel3").c_str(), 0600) == 0);
+    for (const char* const other : {"channel", "channel-1", "channel01", "channel1x", "channel99999999999", "Channel1",
+                                    "xchannel1", "channel+1", "channel 1"})
+        tree.write(folder + "/" + other, "");
+    const auto channels = tree.platform()->imex_channels();
+    REQUIRE(channels.size() == 5);
+    const int numbers[] = {0, 2, 3, 7, 10};
+    const int errors[] = {ENOENT, EISDIR, 0, 0, 0};
+    for (std::size_t i = 0; i < channels.size(); ++i) {
+        CAPTURE(i);
+        CHECK(channels[i].number == numbers[i]);
+        CHECK(channels[i].open_errno == errors[i]);
+    }
+    CHECK(channels[3].major_matches);  // a character device, and no /proc/devices to tell
+    CHECK(!channels[4].major_matches);
+}
+
+TEST_CASE("A channel node that may not be opened keeps its errno", "[platform]") {
+    if (::geteuid() == 0) FABRICMEM_SKIP("root opens every node, whatever its mode");
+    const Tree tree;
+    tree.write("/dev/nvidia-caps-imex-channels/channel0", "");
+    REQUIRE(::chmod(tree.path("/dev/nvidia-caps-imex-channels/channel0").c_str(), 0) == 0);
+    const auto channels = tree.platform()->imex_channels();
+    REQUIRE(channels.size() == 1);
+    CHECK(channels[0].open_errno == EACCES);
+}
+
+TEST_CASE("Looking at the channels leaves no descriptor open", "[platform]") {
+    const Tree tree;
+    tree.write("/dev/nvidia-caps-imex-channels/channel0", "");
+    const auto platform = tree.platform();
+    const auto open_descriptors = [] {
+        const std::filesystem::directory_iterator all("/proc/self/fd");
+        return std::distance(begin(all), end(all));
+    };
+    const auto before = open_descriptors();
+    for (int i = 0; i < 10; ++i) CHECK(platform->imex_channels().size() == 1);
+    CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("A channel node's major number is held against /proc/devices", "[platform]") {
+    const Tree tree;
+    const std::string folder = "/dev/nvidia-caps-imex-channels";
+    tree.folder(folder);
+    REQUIRE(::symlink("/dev/null", tree.path(folder + "/channel0").c_str()) == 0);
+    struct stat null {};
+    REQUIRE(::stat("/dev/null", &null) == 0);
+    const std::string right = std::to_string(::major(null.st_rdev));
+    const std::string wrong = std::to_string(::major(null.st_rdev) + 235);
+    struct Row {
+        std::string devices;
+        bool matches;
+    };
+    const std::vector<Row> rows{
+        {"Character devices:\n  5 tty\n  " + right + " nvidia-caps-imex-channels\n195 nvidia\n", true},
+        {"Character devices:\n" + wrong + " nvidia-caps-imex-channels\n", false},
+        {wrong + " nvidia-caps-imex-channels", false},
+        {"Character devices:\n" + wrong + " nvidia-caps\n195 nvidia\n", true},  // can't be told
+        {wrong + " nvidia-caps-imex-chan", true},
+        {wrong + "x nvidia-caps-imex-channels\n", true},
+        {" nvidia-caps-imex-channels\n", true},
+        {"99999999999999999999 nvidia-caps-imex-channels\n", true},
+        {"\n\n   \n\n" + wrong + " nvidia-caps-imex-channels\n", false},
+        {std::string(1 << 20, '\n'), true},
+        {"", true},
+    };
+    for (const Row& row : rows) {
+        CAPTURE(row.devices.substr(0, 80));
+        tree.write("/proc/devices", row.devices);
+        const auto channels = tree.platform()->imex_channels();
+        REQUIRE(channels.size() == 1);
+        CHECK(channels[0].open_errno == 0);
+        CHECK(channels[0].major_matches == row.matches);
+    }
+}
+
+TEST_CASE("The fabric info is read in the newest layout that NVML knows", "[platform][nvml]") {
+    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
+    const Tree tree;
+    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
+    CHECK(fake.inits == 0);  // not before it is asked for
+    SECTION("v3") {
+        fake.control.status = 3;
+        const auto info = platform->fabric_info(kBus);
+        REQUIRE(info);
+        check_place(*info);
+        CHECK(info->status == 3);
+        CHECK(info->health_mask == 0xaaU);
+    }
+    SECTION("v2") {
+        fake.control.answers_v3 = false;
+        const auto info = platform->fabric_info(kBus);
+        REQUIRE(info);
+        check_place(*info);
+        CHECK(info->health_mask == 0xa9U);
+    }
+    SECTION("v1") {
+        fake.control.answers_v3 = fake.control.answers_v2 = false;
+        const auto info = platform->fabric_info(kBus);
+        REQUIRE(info);
+        check_place(*info);
+        CHECK(!info->health_mask);
+    }
+    SECTION("none") {
+        fake.control.answers_v3 = fake.control.answers_v2 = fake.control.answers_v1 = false;
+        CHECK(!platform->fabric_info(kBus));
+    }
+    SECTION("every state") {
+        for (int state = 0; state <= 255; ++state) {
+            CAPTURE(state);
+            fake.control.state = static_cast<std::uint8_t>(state);
+            const auto info = platform->fabric_info(kBus);
+            CHECK(info.has_value() == (state <= 3));  // looked up anew at each call
+            if (info) CHECK(static_cast<int>(info->state) == state);
+        }
+    }
+    SECTION("nonsense status") {
+        fake.control.status = -2147483647;
+        CHECK(platform->fabric_info(kBus).value().status == -2147483647);
+    }
+}
+
+TEST_CASE("An NVML of before the versioned call is asked in the old way", "[platform][nvml]") {
+    if (kNvmlV1.empty()) FABRICMEM_SKIP("built without the old fake NVML");
+    fresh_nvml(FABRICMEM_FAKE_NVML_V1);
+    const Tree tree;
+    const auto info = tree.platform(FABRICMEM_FAKE_NVML_V1)->fabric_info(kBus);
+    REQUIRE(info);
+    check_place(*info);
+    CHECK(!info->health_mask);
+}
+
+TEST_CASE("A device that NVML doesn't know has no fabric info", "[platform][nvml]") {
+    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    fresh_nvml(FABRICMEM_FAKE_NVML);
+    const Tree tree;
+    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
+    CHECK(!platform->fabric_info("0000:1c:00.0"));
+    CHECK(!platform->fabric_info(""));
+    CHECK(!platform->fabric_info(std::string(100000, '0')));
+    CHECK(platform->fabric_info(std::string_view("0000:1b:00.0 and more").substr(0, 12)));
+}
+
+TEST_CASE("Without a usable NVML there is no fabric info", "[platform][nvml]") {
+    const Tree tree;
+    CHECK(!tree.platform(kNoNvml)->fabric_info(kBus));
+    CHECK(!tree.platform("libm.so.6")->fabric_info(kBus));
+    if (kNvml.empty()) return;
+    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
+    fake.control.init_result = 9;  // NVML_ERROR_DRIVER_NOT_LOADED
+    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
+    CHECK(!platform->fabric_info(kBus));
+    CHECK(!platform->fabric_info(kBus));
+    CHECK(fake.inits == 1);
+    CHECK(fake.calls == 0);
+}
+
+TEST_CASE("NVML is initialized once, by whichever thread comes first, and never shut down", "[platform][nvml]") {
+    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
+    fake.control.init_result = 9;  // so that the threads meet in the initialization alone
+    {
+        const Tree tree;
+        const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
+        std::vector<std::thread> threads;
+        for (int i = 0; i < 4; ++i) threads.emplace_back([&] { (void)platform->fabric_info(kBus); });
+        for (std::thread& thread : threads) thread.join();
+        CHECK(fake.inits == 1);
+    }
+    CHECK(fake.shutdowns == 0);
+}
+
+TEST_CASE("A forked child does not touch the parent's NVML", "[platform][nvml]") {
+    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
+    const Tree tree;
+    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
+    const auto unused = tree.platform(FABRICMEM_FAKE_NVML);
+    REQUIRE(platform->fabric_info(kBus));
+    const int answer = in_child([&] {
+        const int before = fake.calls;
+        if (platform->fabric_info(kBus)) return 1;
+        if (fake.calls != before || fake.inits != 1) return 2;
+        return unused->fabric_info(kBus) ? 0 : 3;  // the parent never asked this one: it is the child's own
+    });
+    CHECK(answer == 0);
+    CHECK(platform->fabric_info(kBus));
+}
