@@ -1,0 +1,29 @@
+# fmt, spdlog and nlohmann/json are used by their headers alone and are private: no consumer needs them, and no libfmt
+# or libspdlog is needed at run time. So their targets are never linked: Debian's spdlog_header_only brings in the shared
+# fmt. What they say of include directories is taken over, and their header-only switches are set here.
+
+find_package(FabricmemCudaHeader QUIET)
+if(NOT FabricmemCudaHeader_FOUND)
+    # The leading space keeps CMake from breaking the line.
+    message(FATAL_ERROR " ${FabricmemCudaHeader_NOT_FOUND_MESSAGE}")
+endif()
+message(STATUS "cuda.h ${FabricmemCudaHeader_VERSION}: ${FabricmemCudaHeader_INCLUDE_DIR}")
+
+find_package(Threads REQUIRED)
+if(FABRICMEM_HEADER_ONLY_DEPS)
+    set(fabricmem_header_only_dirs "${FABRICMEM_HEADER_ONLY_DEPS}")
+else()
+    find_package(fmt REQUIRED)
+    find_package(spdlog REQUIRED)
+    find_package(nlohmann_json REQUIRED)
+    set(fabricmem_header_only_dirs
+        $<TARGET_PROPERTY:fmt::fmt-header-only,INTERFACE_INCLUDE_DIRECTORIES>
+        $<TARGET_PROPERTY:spdlog::spdlog_header_only,INTERFACE_INCLUDE_DIRECTORIES>
+        $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
+endif()
+
+# fabricmem_use_header_only(<target>): fmt, spdlog and nlohmann/json for <target>, for nobody who links it.
+function(fabricmem_use_header_only target)
+    target_include_directories(${target} SYSTEM PRIVATE ${fabricmem_header_only_dirs})
+    target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL)
+endfunction()

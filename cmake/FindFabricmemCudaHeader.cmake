@@ -1,0 +1,108 @@
+# Finds cuda.h of CUDA Toolkit 12.3 or newer. Only the header is needed, so CMake's CUDAToolkit finder, which wants nvcc
+# or libcudart, is not asked. Our own build and the installed package both use it; `cmake -P` runs it as a check.
+#
+# CUDAToolkit_ROOT (variable, else environment) names the one place to look in. Without it: CUDA_HOME and CUDA_PATH
+# (variables, then environment), the toolkit of the nvcc on PATH, and the usual places. A header that is too old is passed over.
+#
+# Sets FabricmemCudaHeader_FOUND, FabricmemCudaHeader_INCLUDE_DIR (cached), FabricmemCudaHeader_VERSION and, where there
+# is none, FabricmemCudaHeader_NOT_FOUND_MESSAGE: one line.
+
+# Sets <result> to CUDA_VERSION of <directory>/cuda.h as "12.3", or to "".
+function(_fabricmem_cuda_header_version result directory)
+    set(${result} "" PARENT_SCOPE)
+    if(EXISTS "${directory}/cuda.h")
+        file(STRINGS "${directory}/cuda.h" lines REGEX "^#define CUDA_VERSION [0-9]+")
+        if(lines MATCHES "CUDA_VERSION ([0-9]+)")
+            math(EXPR major "${CMAKE_MATCH_1} / 1000")
+            math(EXPR minor "${CMAKE_MATCH_1} % 1000 / 10")
+            set(${result} "${major}.${minor}" PARENT_SCOPE)
+        endif()
+    endif()
+endfunction()
+
+# Sets <result> to the toolkits' root directories, best first.
+function(_fabricmem_cuda_roots result)
+    foreach(root IN ITEMS "${CUDAToolkit_ROOT}" "$ENV{CUDAToolkit_ROOT}")
+        if(NOT root STREQUAL "")
+            set(${result} "${root}" PARENT_SCOPE)
+            return()
+        endif()
+    endforeach()
+    set(roots "${CUDA_HOME}" "${CUDA_PATH}" "$ENV{CUDA_HOME}" "$ENV{CUDA_PATH}")
+    find_program(_fabricmem_nvcc nvcc NO_CACHE)
+    if(_fabricmem_nvcc)
+        file(REAL_PATH "${_fabricmem_nvcc}" nvcc)
+        cmake_path(GET nvcc PARENT_PATH nvcc)
+        cmake_path(GET nvcc PARENT_PATH nvcc)
+        list(APPEND roots "${nvcc}")
+    endif()
+    file(GLOB versioned LIST_DIRECTORIES true "/usr/local/cuda-*")
+    list(SORT versioned COMPARE NATURAL ORDER DESCENDING)
+    list(APPEND roots ${CMAKE_PREFIX_PATH} /usr/local/cuda ${versioned} /opt/cuda /usr/lib/cuda
+         /usr/lib/nvidia-cuda-toolkit /usr)
+    list(REMOVE_ITEM roots "")
+    list(REMOVE_DUPLICATES roots)
+    set(${result} "${roots}" PARENT_SCOPE)
+endfunction()
+
+set(FabricmemCudaHeader_MIN_VERSION 12.3)
+if(DEFINED FabricmemCudaHeader_FIND_VERSION AND FabricmemCudaHeader_FIND_VERSION VERSION_GREATER 12.3)
+    set(FabricmemCudaHeader_MIN_VERSION ${FabricmemCudaHeader_FIND_VERSION})
+endif()
+
+_fabricmem_cuda_header_version(FabricmemCudaHeader_VERSION "${FabricmemCudaHeader_INCLUDE_DIR}")
+if(FabricmemCudaHeader_VERSION VERSION_LESS FabricmemCudaHeader_MIN_VERSION)
+    set(_fabricmem_old "")
+    set(_fabricmem_found "")
+    _fabricmem_cuda_roots(_fabricmem_roots)
+    foreach(_fabricmem_root IN LISTS _fabricmem_roots)
+        file(GLOB _fabricmem_dirs LIST_DIRECTORIES true "${_fabricmem_root}/targets/*/include")
+        foreach(_fabricmem_dir IN ITEMS "${_fabricmem_root}/include" ${_fabricmem_dirs} "${_fabricmem_root}")
+            _fabricmem_cuda_header_version(FabricmemCudaHeader_VERSION "${_fabricmem_dir}")
+            if(FabricmemCudaHeader_VERSION VERSION_GREATER_EQUAL FabricmemCudaHeader_MIN_VERSION)
+                set(_fabricmem_found "${_fabricmem_dir}")
+                break()
+            elseif(FabricmemCudaHeader_VERSION)
+                list(APPEND _fabricmem_old "${_fabricmem_dir}/cuda.h (${FabricmemCudaHeader_VERSION})")
+            endif()
+        endforeach()
+        if(_fabricmem_found)
+            break()
+        endif()
+    endforeach()
+    list(REMOVE_DUPLICATES _fabricmem_old)
+    list(JOIN _fabricmem_old ", " _fabricmem_old)
+    if(_fabricmem_found)
+        # Only what the search found is remembered; where it found nothing, the next run looks again.
+        set(FabricmemCudaHeader_INCLUDE_DIR "${_fabricmem_found}" CACHE PATH "The folder of cuda.h" FORCE)
+        if(_fabricmem_old AND NOT FabricmemCudaHeader_FIND_QUIETLY)
+            message(STATUS "cuda.h too old, passed over: ${_fabricmem_old}")
+        endif()
+    else()
+        unset(FabricmemCudaHeader_INCLUDE_DIR CACHE)
+        unset(FabricmemCudaHeader_VERSION)
+    endif()
+endif()
+
+if(FabricmemCudaHeader_VERSION)
+    set(FabricmemCudaHeader_FOUND TRUE)
+    unset(FabricmemCudaHeader_NOT_FOUND_MESSAGE)
+else()
+    set(FabricmemCudaHeader_FOUND FALSE)
+    list(JOIN _fabricmem_roots ", " _fabricmem_roots)
+    string(CONCAT FabricmemCudaHeader_NOT_FOUND_MESSAGE
+           "cuda.h of CUDA Toolkit ${FabricmemCudaHeader_MIN_VERSION} or newer not found: install NVIDIA's package "
+           "cuda-cudart-dev-12-9 or newer (the header is enough), or set CUDAToolkit_ROOT to where the toolkit is; "
+           "looked in ${_fabricmem_roots}")
+    if(_fabricmem_old)
+        string(APPEND FabricmemCudaHeader_NOT_FOUND_MESSAGE "; too old: ${_fabricmem_old}")
+    endif()
+    if(FabricmemCudaHeader_FIND_REQUIRED)
+        message(FATAL_ERROR " ${FabricmemCudaHeader_NOT_FOUND_MESSAGE}")
+    elseif(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+        message(NOTICE "${FabricmemCudaHeader_NOT_FOUND_MESSAGE}")
+        message(FATAL_ERROR)
+    elseif(NOT FabricmemCudaHeader_FIND_QUIETLY)
+        message(STATUS "${FabricmemCudaHeader_NOT_FOUND_MESSAGE}")
+    endif()
+endif()
