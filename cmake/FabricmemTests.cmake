@@ -14,15 +14,16 @@ function(fabricmem_define_for_tests target macro)
     set_property(GLOBAL APPEND PROPERTY FABRICMEM_TEST_PROGRAMS ${target})
 endfunction()
 
-# fabricmem_add_fake(<name> <file> [macros...]): a library that tests dlopen; FABRICMEM_TEST_<NAME> is its path.
+# fabricmem_add_fake(<name> <file> [macros...]): a library that tests dlopen; FABRICMEM_<NAME> is its path.
 function(fabricmem_add_fake name file)
     string(TOUPPER ${name} upper)
     add_library(fabricmem_test_${name} MODULE ${file})
     fabricmem_own_target(fabricmem_test_${name})
     fabricmem_use_header_only(fabricmem_test_${name})
+    target_include_directories(fabricmem_test_${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
     target_include_directories(fabricmem_test_${name} SYSTEM PRIVATE "${FabricmemCudaHeader_INCLUDE_DIR}")
     target_compile_definitions(fabricmem_test_${name} PRIVATE ${ARGN})
-    fabricmem_define_for_tests(fabricmem_test_${name} FABRICMEM_TEST_${upper})
+    fabricmem_define_for_tests(fabricmem_test_${name} FABRICMEM_${upper})
 endfunction()
 
 # fabricmem_add_test(<name> <file>): a program of test cases.
