@@ -7,6 +7,9 @@
 # Sets FabricmemCudaHeader_FOUND, FabricmemCudaHeader_INCLUDE_DIR (cached), FabricmemCudaHeader_VERSION and, where there
 # is none, FabricmemCudaHeader_NOT_FOUND_MESSAGE: one line.
 
+cmake_policy(PUSH)
+cmake_policy(VERSION 3.25...4.0)
+
 # Sets <result> to CUDA_VERSION of <directory>/cuda.h as "12.3", or to "".
 function(_fabricmem_cuda_header_version result directory)
     set(${result} "" PARENT_SCOPE)
@@ -106,3 +109,4 @@ else()
         message(STATUS "${FabricmemCudaHeader_NOT_FOUND_MESSAGE}")
     endif()
 endif()
+cmake_policy(POP)
