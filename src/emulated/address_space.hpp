@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which addresses are reserved, what is mapped there, and who may touch it. Its lock is held for look-ups and for the
+// mmap calls of this folder, never while bytes are copied.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <cuda.h>
+
+#include "emulated/handle_table.hpp"
+#include "emulated/memory.hpp"
+
+namespace fabricmem::detail::emulated {
+
+enum class Want : std::uint8_t { read, write };
+
+/// Bytes that a copy touches: of a memory, or (memory null) of the host at an address.
+struct Piece {
+    std::shared_ptr<Memory> memory;
+    std::uint64_t offset = 0;  ///< into the memory; without one the address itself
+    std::size_t bytes = 0;
+};
+using Pieces = std::vector<Piece>;
+
+/// What is at an address.
+struct Place {
+    enum class Kind : std::uint8_t { unknown, reserved, vmm, device_alloc, pinned };
+    Kind kind = Kind::unknown;
+    std::uintptr_t base = 0;
+    std::size_t bytes = 0;
+    std::shared_ptr<Memory> memory;
+    std::uint64_t buffer_id = 0;
+    std::uint64_t readers = 0;  ///< a bit for each device
+    std::uint64_t writers = 0;
+    unsigned int host_access = kAccessNone;
+};
+
+class AddressSpace {
+public:
+    AddressSpace(int devices, int numa_nodes, std::shared_ptr<Ledger> ledger);
+    AddressSpace(const AddressSpace&) = delete;
+    AddressSpace& operator=(const AddressSpace&) = delete;
+    ~AddressSpace();
+
+    [[nodiscard]] HandleId add_handle(std::shared_ptr<Memory> memory, Origin origin);
+    CUresult release(HandleId id);
+    CUresult look_up(HandleId id, std::shared_ptr<Memory>* memory, Origin* origin);
+    CUresult retain(std::uintptr_t address, HandleId* id);
+
+    CUresult reserve(std::size_t bytes, std::size_t alignment, std::uintptr_t hint, std::uintptr_t* address);
+    CUresult free_range(std::uintptr_t address, std::size_t bytes);
+    CUresult map(std::uintptr_t address, std::size_t bytes, std::size_t offset, HandleId id);
+    CUresult unmap(std::uintptr_t address, std::size_t bytes);
+    CUresult set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count);
+    CUresult get_access(std::uintptr_t address, const CUmemLocation& location, unsigned long long* flags) const;
+
+    CUresult map_device_alloc(const std::shared_ptr<Memory>& memory, std::size_t bytes, std::uintptr_t* address);
+    CUresult free_device_alloc(std::uintptr_t address);
+    CUresult alloc_pinned(std::size_t bytes, std::uintptr_t* address);
+    CUresult free_pinned(std::uintptr_t address);
+    /// What a context that ends takes with it: device allocations of that device.
+    void free_device_allocs_of(int device);
+
+    [[nodiscard]] Place find(std::uintptr_t address) const;
+    /// The pieces behind an address as `device` may touch them; INVALID_VALUE where it may not. An address outside
+    /// every reservation is host memory and is not checked.
+    CUresult resolve(std::uintptr_t address, std::size_t bytes, int device, Want want, Pieces* pieces) const;
+
+    struct Counts {
+        std::size_t handles = 0;
+        std::size_t ranges = 0;
+        std::size_t mappings = 0;
+    };
+    [[nodiscard]] Counts counts() const;
+
+private:
+    struct Range {
+        std::size_t bytes = 0;
+        bool device_alloc = false;  // cuMemAlloc's own: cuMemAddressFree refuses it
+    };
+    struct Mapping {
+        std::size_t bytes = 0;
+        HandleId handle = 0;  // 0: cuMemAlloc's, which has none
+        std::shared_ptr<Memory> memory;
+        std::uint64_t buffer_id = 0;
+        std::uint64_t readers = 0;
+        std::uint64_t writers = 0;
+        unsigned int host_access = kAccessNone;
+    };
+    struct Pinned {
+        std::size_t bytes = 0;
+        std::uint64_t buffer_id = 0;
+    };
+    using Ranges = std::map<std::uintptr_t, Range>;
+    using Mappings = std::map<std::uintptr_t, Mapping>;
+
+    // All with mutex_ held.
+    [[nodiscard]] bool mapped_within(std::uintptr_t address, std::size_t bytes) const noexcept;
+    [[nodiscard]] bool within_one_range(std::uintptr_t address, std::size_t bytes) const noexcept;
+    CUresult check_access(const CUmemAccessDesc& access, const Mapping& mapping) const noexcept;
+    CUresult whole_mappings(std::uintptr_t address, std::size_t bytes, std::vector<Mappings::iterator>* found);
+    static bool show_to_host(std::uintptr_t base, const Mapping& mapping, unsigned int flags) noexcept;
+    void remove_device_alloc(Mappings::iterator mapping, std::shared_ptr<Memory>* memory);
+
+    const int devices_;
+    const int numa_nodes_;
+    const std::shared_ptr<Ledger> ledger_;
+    mutable std::mutex mutex_;
+    HandleTable handles_;
+    Ranges ranges_;
+    Mappings mappings_;
+    std::map<std::uintptr_t, Pinned> pinned_;
+    std::uint64_t last_buffer_id_ = 0;
+};
+
+}  // namespace fabricmem::detail::emulated

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Primary contexts, and each thread's stack of current ones.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include <cuda.h>
+
+namespace fabricmem::detail::emulated {
+
+/// A device's primary context. Its address is its CUcontext; it lives as long as the driver, so a stale one is told
+/// apart by `retained` and never read after its end.
+struct Context {
+    explicit Context(int ordinal) noexcept : device(ordinal) {}
+
+    [[nodiscard]] bool active() const noexcept { return retained.load(std::memory_order_acquire) > 0; }
+    [[nodiscard]] CUcontext handle() noexcept { return reinterpret_cast<CUcontext>(this); }
+
+    const int device;
+    std::atomic<std::size_t> retained{0};
+    std::atomic<CUresult> lost{CUDA_SUCCESS};  ///< what every call that needs the context answers once work has failed
+};
+
+/// What a thread holds of one driver.
+struct ThreadState {
+    std::vector<Context*> contexts;
+    CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
+};
+
+/// Names a driver to its threads. Those that outlive the driver notice by its end, and drop what they hold of it.
+struct DriverLife {};
+
+/// This thread's state of a driver; null while the thread's own statics are being destroyed. A thread forgets dead
+/// drivers when it meets a new one.
+[[nodiscard]] ThreadState* thread_state(const std::shared_ptr<DriverLife>& life);
+
+}  // namespace fabricmem::detail::emulated

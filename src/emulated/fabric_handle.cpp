@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layout of the 64 bytes, native byte order: a handle never leaves the machine.
+#include "emulated/fabric_handle.hpp"
+
+#include <cstring>
+
+#include "emulated/numbers.hpp"
+
+namespace fabricmem::detail::emulated {
+
+namespace {
+
+struct Layout {
+    std::uint32_t magic;
+    std::uint32_t process_id;
+    std::uint64_t process_start;
+    // The real driver answers NOT_READY when byte 16 is damaged and NOT_SUPPORTED for every other one. So this byte is
+    // outside the checksum and is compared with `node`, which is inside.
+    std::uint8_t node_byte;
+    std::uint8_t location_kind;
+    std::uint8_t rdma;
+    std::uint8_t reserved;
+    std::int32_t descriptor;
+    std::int32_t imex_channel;
+    std::int32_t location_id;
+    std::uint64_t inode;
+    std::uint64_t bytes;
+    std::uint32_t filesystem;
+    std::uint32_t node;
+    std::uint64_t checksum;
+};
+static_assert(sizeof(Layout) == kFabricHandleBytes && offsetof(Layout, node_byte) == 16);
+
+constexpr std::uint32_t kMagic = 0x31464d45;  // "EMF1"
+
+std::uint64_t checksum(Layout layout) noexcept {
+    layout.node_byte = 0;
+    layout.checksum = 0;
+    char bytes[sizeof layout];
+    std::memcpy(bytes, &layout, sizeof layout);
+    return hash({bytes, sizeof bytes}, kMagic);
+}
+
+}  // namespace
+
+FabricHandleBytes encode(const FabricHandle& handle) noexcept {
+    Layout layout{.magic = kMagic,
+                  .process_id = handle.process_id,
+                  .process_start = handle.process_start,
+                  .node_byte = static_cast<std::uint8_t>(handle.node),
+                  .location_kind = static_cast<std::uint8_t>(handle.location_kind),
+                  .rdma = static_cast<std::uint8_t>(handle.rdma ? 1 : 0),
+                  .reserved = 0,
+                  .descriptor = handle.descriptor,
+                  .imex_channel = handle.imex_channel,
+                  .location_id = handle.location_id,
+                  .inode = handle.inode,
+                  .bytes = handle.bytes,
+                  .filesystem = static_cast<std::uint32_t>(handle.filesystem),
+                  .node = handle.node,
+                  .checksum = 0};
+    layout.checksum = checksum(layout);
+    FabricHandleBytes bytes;
+    std::memcpy(bytes.data(), &layout, sizeof layout);
+    return bytes;
+}
+
+CUresult decode(const FabricHandleBytes& bytes, FabricHandle* handle) noexcept {
+    Layout layout;
+    std::memcpy(&layout, bytes.data(), sizeof layout);
+    if (layout.magic != kMagic || layout.checksum != checksum(layout)) return CUDA_ERROR_NOT_SUPPORTED;
+    if (layout.node_byte != static_cast<std::uint8_t>(layout.node)) return CUDA_ERROR_NOT_READY;
+    *handle = {.process_id = layout.process_id,
+               .process_start = layout.process_start,
+               .node = layout.node,
+               .descriptor = layout.descriptor,
+               .imex_channel = layout.imex_channel,
+               .location_kind = layout.location_kind,
+               .location_id = layout.location_id,
+               .rdma = layout.rdma != 0,
+               .inode = layout.inode,
+               .filesystem = layout.filesystem,
+               .bytes = layout.bytes};
+    return CUDA_SUCCESS;
+}
+
+}  // namespace fabricmem::detail::emulated

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads the machine's ids and derives an emulated node's from them.
+#include "emulated/node.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdio>
+#include <fstream>
+
+#include "emulated/numbers.hpp"
+#include "emulated/process.hpp"
+
+namespace fabricmem::detail::emulated {
+
+namespace {
+
+int hex_digit(char digit) noexcept {
+    if (digit >= '0' && digit <= '9') return digit - '0';
+    if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
+    return -1;
+}
+
+// 32 hexadecimal digits, with or without dashes.
+std::optional<Id128> read_id(const char* path) {
+    std::ifstream file(path);
+    std::string line;
+    if (!std::getline(file, line)) return std::nullopt;
+    Id128 id;
+    std::size_t digits = 0;
+    for (const char character : line) {
+        if (character == '-') continue;
+        const int digit = hex_digit(character);
+        if (digit < 0 || digits == 32) return std::nullopt;
+        std::uint8_t& byte = id.bytes[digits / 2];
+        byte = static_cast<std::uint8_t>((byte << 4) | digit);
+        ++digits;
+    }
+    return digits == 32 ? std::optional<Id128>(id) : std::nullopt;
+}
+
+std::string_view as_text(const Id128& id) noexcept {
+    return {reinterpret_cast<const char*>(id.bytes.data()), id.bytes.size()};
+}
+
+Id128 hash_to_id(std::string_view text) {
+    Id128 id;
+    for (std::size_t i = 0; i < id.bytes.size(); ++i) {
+        id.bytes[i] = static_cast<std::uint8_t>(hash(text, 1 + i / 8) >> (8 * (i % 8)));
+    }
+    return id;
+}
+
+Id128 derive(const Id128& from, std::string_view purpose, std::string_view name) {
+    std::string text(as_text(from));
+    text.append(purpose).append(1, '\0').append(name);
+    return hash_to_id(text);
+}
+
+}  // namespace
+
+NodeIdentity identify_node(const std::string& name) {
+    NodeIdentity node;
+    // A zero id would mean "unknown" where it is written down: a machine that tells neither gets a fixed one.
+    node.boot_id = read_id("/proc/sys/kernel/random/boot_id").value_or(hash_to_id("no boot id"));
+    // Slim containers have no machine id.
+    node.host_id = read_id("/etc/machine-id").value_or(derive(node.boot_id, "host", ""));
+    if (!name.empty()) {
+        node.host_id = derive(node.host_id, "host", name);
+        node.boot_id = derive(node.boot_id, "boot", name);
+    }
+    node.number = static_cast<std::uint32_t>(hash(as_text(node.host_id), hash(as_text(node.boot_id))));
+    return node;
+}
+
+Id128 derive_id(const NodeIdentity& node, std::string_view purpose, std::uint64_t number) {
+    return derive(derive(node.host_id, as_text(node.boot_id), purpose), "number", std::to_string(number));
+}
+
+std::string pci_bus_id_of(int device) {
+    char text[16];
+    std::snprintf(text, sizeof text, "0000:%02x:00.0", static_cast<unsigned int>(kFirstPciBus + device) & 0xffU);
+    return text;
+}
+
+EmulatedPlatform::EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<int> imex_channel,
+                                   Fabric fabric)
+    : node_(node), devices_(devices), imex_channel_(imex_channel), fabric_(fabric) {}
+
+std::optional<Id128> EmulatedPlatform::host_id() const { return node_.host_id; }
+std::optional<Id128> EmulatedPlatform::boot_id() const { return node_.boot_id; }
+
+std::optional<std::uint32_t> EmulatedPlatform::process_id() const { return static_cast<std::uint32_t>(::getpid()); }
+
+std::optional<std::uint64_t> EmulatedPlatform::pid_namespace() const {
+    struct stat status {};
+    if (::stat("/proc/self/ns/pid", &status) != 0) return std::nullopt;
+    return status.st_ino;
+}
+
+std::optional<std::uint64_t> EmulatedPlatform::process_start() const {
+    const ProcessStat stat = read_process_stat(static_cast<std::uint32_t>(::getpid()));
+    if (stat.found != ProcessStat::Found::yes) return std::nullopt;
+    return stat.start;
+}
+
+ProcessState EmulatedPlatform::process_state(std::uint32_t process_id, std::uint64_t process_start) const {
+    const ProcessStat stat = read_process_stat(process_id);
+    if (stat.found == ProcessStat::Found::unknown) return ProcessState::unknown;
+    if (stat.found == ProcessStat::Found::no || stat.ended || stat.start != process_start) return ProcessState::gone;
+    return ProcessState::alive;
+}
+
+std::vector<ImexChannel> EmulatedPlatform::imex_channels() const {
+    if (!imex_channel_) return {};
+    return {ImexChannel{.number = *imex_channel_}};
+}
+
+std::optional<FabricInfo> EmulatedPlatform::fabric_info(std::string_view pci_bus_id) const {
+    for (int device = 0; device < devices_; ++device) {
+        if (pci_bus_id != pci_bus_id_of(device)) continue;
+        FabricInfo info;
+        if (fabric_ == Fabric::none) return info;
+        info.state = FabricInfo::State::completed;
+        info.cluster_uuid = hash_to_id("the emulated NVLink domain");
+        info.clique = 1;
+        return info;
+    }
+    return std::nullopt;
+}
+
+}  // namespace fabricmem::detail::emulated

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What /proc tells of a process, an owned descriptor, and whether this process is a forked child. Knows no CUDA.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+namespace fabricmem::detail::emulated {
+
+class FileDescriptor {
+public:
+    FileDescriptor() noexcept = default;
+    explicit FileDescriptor(int number) noexcept : number_(number) {}
+    FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+    FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+        std::swap(number_, other.number_);
+        return *this;
+    }
+    ~FileDescriptor();
+
+    [[nodiscard]] int get() const noexcept { return number_; }
+    [[nodiscard]] bool valid() const noexcept { return number_ >= 0; }
+    [[nodiscard]] int release() noexcept { return std::exchange(number_, -1); }
+
+private:
+    int number_ = -1;
+};
+
+struct ProcessStat {
+    enum class Found : std::uint8_t { yes, no, unknown };
+    Found found = Found::unknown;
+    bool ended = false;       ///< a zombie: it runs no more and holds no memory
+    std::uint64_t start = 0;  ///< clock ticks since boot
+    int error = 0;            ///< errno, where it could not be read
+};
+
+[[nodiscard]] ProcessStat read_process_stat(std::uint32_t process_id) noexcept;
+
+/// Grows by one in every forked child; two equal numbers mean the same process. No system call.
+[[nodiscard]] std::uint64_t fork_generation() noexcept;
+
+}  // namespace fabricmem::detail::emulated

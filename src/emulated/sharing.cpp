@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nothing is registered anywhere, so nothing is left when a process is killed: a handle dies with its exporter.
+#include "emulated/sharing.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "emulated/numbers.hpp"
+#include "log/log.hpp"
+
+namespace fabricmem::detail::emulated {
+
+namespace {
+
+bool is_a_limit(int error) noexcept { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
+bool is_meant(const struct stat& status, const FabricHandle& handle) noexcept {
+    return S_ISREG(status.st_mode) && status.st_ino == handle.inode &&
+           static_cast<std::uint32_t>(status.st_dev) == handle.filesystem &&
+           static_cast<std::uint64_t>(status.st_size) == handle.bytes;
+}
+
+// Whether the exporter still runs, and the number is not another process's by now.
+CUresult check_exporter(const FabricHandle& handle) noexcept {
+    const ProcessStat stat = read_process_stat(handle.process_id);
+    if (is_a_limit(stat.error)) return out_of_memory("open of /proc/PID/stat", stat.error);
+    const bool lives = stat.found == ProcessStat::Found::yes && !stat.ended && stat.start == handle.process_start;
+    return lives ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+}
+
+CUresult refused(const FabricHandle& handle, const char* call, int error) noexcept {
+    if (is_a_limit(error)) return out_of_memory(call, error);
+    if (error != EACCES && error != EPERM) return CUDA_ERROR_NOT_SUPPORTED;
+    if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
+    log(LogLevel::warning,
+        "The emulated driver may not open a descriptor of process {}: it is another user's or not dumpable. Emulated "
+        "fabric handles work between processes of one user.",
+        handle.process_id);
+    return CUDA_ERROR_NOT_PERMITTED;
+}
+
+CUresult open_exported(const FabricHandle& handle, FileDescriptor* file) noexcept {
+    char path[64];
+    std::snprintf(path, sizeof path, "/proc/%u/fd/%d", handle.process_id, handle.descriptor);
+    // Looked at before it is opened: behind a number used again may be a device that does things when opened.
+    struct stat status {};
+    if (::stat(path, &status) != 0) return refused(handle, "stat of the exporter's descriptor", errno);
+    if (!is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
+    FileDescriptor opened(::open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    if (!opened.valid()) return refused(handle, "open of the exporter's descriptor", errno);
+    if (::fstat(opened.get(), &status) != 0 || !is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
+    // After the open: a process that has this number and this start time now had them then.
+    if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
+    *file = std::move(opened);
+    return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+FabricHandleBytes export_fabric(const Memory& memory, const Exporter& exporter) noexcept {
+    const MemoryTraits& traits = memory.traits();
+    return encode({.process_id = exporter.process_id,
+                   .process_start = exporter.process_start,
+                   .node = exporter.node,
+                   .descriptor = memory.descriptor(),
+                   .imex_channel = exporter.imex_channel,
+                   .location_kind = traits.location_kind,
+                   .location_id = traits.location_id,
+                   .rdma = traits.rdma,
+                   .inode = memory.key().second,
+                   .filesystem = static_cast<std::uint32_t>(memory.key().first),
+                   .bytes = traits.bytes});
+}
+
+CUresult import_fabric(const FabricHandleBytes& bytes, std::optional<int> imex_channel, MemoryTable& table,
+                       std::shared_ptr<Memory>* memory) {
+    FabricHandle handle;
+    if (const CUresult result = decode(bytes, &handle); result != CUDA_SUCCESS) return result;
+    if (imex_channel != handle.imex_channel) return CUDA_ERROR_NOT_PERMITTED;
+    FileDescriptor file;
+    if (const CUresult result = open_exported(handle, &file); result != CUDA_SUCCESS) return result;
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) return CUDA_ERROR_NOT_SUPPORTED;
+    *memory = table.adopt(std::move(file), {status.st_dev, status.st_ino},
+                          {.location_kind = handle.location_kind,
+                           .location_id = handle.location_id,
+                           .rdma = handle.rdma,
+                           .handle_types = kHandleFabric,
+                           .bytes = handle.bytes});
+    return CUDA_SUCCESS;
+}
+
+CUresult import_descriptor(int descriptor, MemoryTable& table, std::shared_ptr<Memory>* memory) {
+    FileDescriptor file(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
+    // invented: what the driver answers for a descriptor that is not one, or not of an allocation.
+    if (!file.valid()) return is_a_limit(errno) ? out_of_memory("fcntl", errno) : CUDA_ERROR_INVALID_VALUE;
+    MemoryTraits traits;
+    struct stat status {};
+    if (!read_traits(file.get(), &traits) || ::fstat(file.get(), &status) != 0 ||
+        static_cast<std::uint64_t>(status.st_size) != traits.bytes) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    traits.handle_types = kHandlePosixFd;
+    *memory = table.adopt(std::move(file), {status.st_dev, status.st_ino}, traits);
+    return CUDA_SUCCESS;
+}
+
+}  // namespace fabricmem::detail::emulated
