@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// The other process of driver tests: does one driver call a line, and answers "CODE [values]". Names no test.
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "support/driver_under_test.hpp"
+
+namespace {
+
+using namespace fabricmem;
+using namespace fabricmem::test;
+
+struct Slot {
+    CUmemGenericAllocationHandle handle = 0;
+    CUdeviceptr address = 0;
+    std::size_t bytes = 0;
+};
+
+std::map<int, Slot> g_slots;
+
+std::shared_ptr<Driver> make_driver(const std::map<std::string, std::string>& options) {
+    if (testing_cuda()) return driver_under_test();
+    EmulatedOptions emulated;
+    if (const auto found = options.find("--channel"); found != options.end()) {
+        emulated.imex_channel = found->second == "none" ? std::nullopt : std::optional<int>(std::stoi(found->second));
+    }
+    if (const auto found = options.find("--node"); found != options.end()) emulated.node = found->second;
+    if (const auto found = options.find("--devices"); found != options.end())
+        emulated.devices = std::stoi(found->second);
+    return make_emulated_driver(emulated);
+}
+
+std::string answer(CUresult result, const std::string& rest = {}) {
+    return std::to_string(static_cast<int>(result)) + (rest.empty() ? "" : " " + rest);
+}
+
+// export SLOT device|host TYPES RDMA: makes memory and maps nothing yet.
+std::string do_export(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::string place;
+    unsigned int types = 0;
+    words >> slot >> place >> types;
+    const CUmemAllocationProp wanted = memory_at(place == "host" ? kHostNuma : kDevice, 0, types);
+    Slot made{.handle = 0, .address = 0, .bytes = kTwoMiB};
+    CUresult result = driver.mem_create(&made.handle, kTwoMiB, &wanted, 0);
+    FabricBytes bytes{};
+    if (result == CUDA_SUCCESS) result = export_fabric(driver, made.handle, &bytes);
+    if (result == CUDA_SUCCESS) g_slots[slot] = made;
+    return answer(result, to_hex(bytes));
+}
+
+// import SLOT HEX
+std::string do_import(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::string hex;
+    words >> slot >> hex;
+    Slot made{.handle = 0, .address = 0, .bytes = kTwoMiB};
+    const CUresult result = import_fabric(driver, from_hex(hex), &made.handle);
+    if (result == CUDA_SUCCESS) g_slots[slot] = made;
+    return answer(result);
+}
+
+// map SLOT device|both FLAGS
+std::string do_map(Driver& driver, std::istringstream& words) {
+    int number = 0;
+    std::string who;
+    unsigned int flags = 0;
+    words >> number >> who >> flags;
+    Slot& slot = g_slots[number];
+    CUresult result = driver.mem_address_reserve(&slot.address, slot.bytes, 0, 0, 0);
+    if (result == CUDA_SUCCESS) result = driver.mem_map(slot.address, slot.bytes, 0, slot.handle, 0);
+    std::vector<CUmemAccessDesc> access{access_for(kDevice, flags)};
+    if (who == "both") access.push_back(access_for(kHostNuma, flags));
+    if (result == CUDA_SUCCESS) result = driver.mem_set_access(slot.address, slot.bytes, access.data(), access.size());
+    return answer(result);
+}
+
+std::string do_unmap(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    words >> slot;
+    return answer(driver.mem_unmap(g_slots[slot].address, g_slots[slot].bytes));
+}
+
+std::string do_release(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    words >> slot;
+    return answer(driver.mem_release(g_slots[slot].handle));
+}
+
+// write SLOT OFFSET VALUE, read SLOT OFFSET: 32 bits, by a copy.
+std::string do_write(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::size_t offset = 0;
+    std::uint32_t value = 0;
+    words >> slot >> offset >> value;
+    return answer(driver.memcpy_htod(g_slots[slot].address + offset, &value, sizeof value));
+}
+
+std::string do_read(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::size_t offset = 0;
+    words >> slot >> offset;
+    std::uint32_t value = 0;
+    const CUresult result = driver.memcpy_dtoh(&value, g_slots[slot].address + offset, sizeof value);
+    return answer(result, std::to_string(value));
+}
+
+// load SLOT, store SLOT VALUE: by the CPU, which may be the end of this process.
+std::uint32_t* cpu_pointer(int slot) { return reinterpret_cast<std::uint32_t*>(g_slots[slot].address); }
+
+void die_of_faults() {
+    ::signal(SIGSEGV, SIG_DFL);  // a sanitizer's handler would turn it into an exit
+    const rlimit no_core{0, 0};
+    ::setrlimit(RLIMIT_CORE, &no_core);
+}
+
+std::string do_load(Driver&, std::istringstream& words) {
+    int slot = 0;
+    words >> slot;
+    die_of_faults();
+    return answer(CUDA_SUCCESS, std::to_string(__atomic_load_n(cpu_pointer(slot), __ATOMIC_ACQUIRE)));
+}
+
+std::string do_store(Driver&, std::istringstream& words) {
+    int slot = 0;
+    std::uint32_t value = 0;
+    words >> slot >> value;
+    die_of_faults();
+    __atomic_store_n(cpu_pointer(slot), value, __ATOMIC_RELEASE);
+    return answer(CUDA_SUCCESS);
+}
+
+// stream-write SLOT OFFSET VALUE
+std::string do_stream_write(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::size_t offset = 0;
+    std::uint32_t value = 0;
+    words >> slot >> offset >> value;
+    CUresult result = driver.stream_write_value32(nullptr, g_slots[slot].address + offset, value, 0);
+    if (result == CUDA_SUCCESS) result = driver.stream_synchronize(nullptr);
+    return answer(result);
+}
+
+// lose-context: unmaps memory under queued work. Answers the codes of the unmap, of the work and of the next call.
+std::string do_lose_context(Driver& driver, std::istringstream&) {
+    const Mapped flag(driver, device_memory(kNoHandle), {access_for(kDevice)});
+    Mapped data(driver, device_memory(kNoHandle), {access_for(kDevice)});
+    CUstream waiting = nullptr;
+    CUstream releasing = nullptr;
+    driver.stream_create(&waiting, CU_STREAM_NON_BLOCKING);
+    driver.stream_create(&releasing, CU_STREAM_NON_BLOCKING);
+    CUresult queued = driver.stream_wait_value32(waiting, flag.address(), 1, CU_STREAM_WAIT_VALUE_EQ);
+    if (queued == CUDA_SUCCESS) queued = driver.memset_d8_async(data.address(), 1, data.bytes(), waiting);
+    const CUresult unmapped = data.unmap();
+    driver.stream_write_value32(releasing, flag.address(), 1, 0);
+    const CUresult worked = driver.stream_synchronize(waiting);
+    std::uint32_t value = 0;
+    const CUresult next = driver.memcpy_dtoh(&value, flag.address(), sizeof value);
+    return answer(queued, answer(unmapped) + " " + answer(worked) + " " + answer(next));
+}
+
+std::string do_undumpable(Driver&, std::istringstream&) { return std::to_string(::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)); }
+
+std::string do_become_user(Driver&, std::istringstream& words) {
+    unsigned int user = 0;
+    words >> user;
+    return std::to_string(::setuid(user));
+}
+
+using Command = std::string (*)(Driver&, std::istringstream&);
+const std::map<std::string, Command> kCommands{
+    {"export", do_export},
+    {"import", do_import},
+    {"map", do_map},
+    {"unmap", do_unmap},
+    {"release", do_release},
+    {"write", do_write},
+    {"read", do_read},
+    {"load", do_load},
+    {"store", do_store},
+    {"stream-write", do_stream_write},
+    {"lose-context", do_lose_context},
+    {"undumpable", do_undumpable},
+    {"become-user", do_become_user},
+};
+
+int serve(const std::map<std::string, std::string>& options) {
+    const std::shared_ptr<Driver> driver = make_driver(options);
+    const CurrentContext context(*driver);
+    std::cout << "ready" << std::endl;
+    for (std::string line; std::getline(std::cin, line);) {
+        std::istringstream words(line);
+        std::string name;
+        words >> name;
+        if (name == "exit") break;
+        const auto command = kCommands.find(name);
+        std::cout << (command == kCommands.end() ? "unknown command " + name : command->second(*driver, words))
+                  << std::endl;
+    }
+    std::cout.flush();
+    ::_exit(0);  // without tear-down, as a process that ends in the middle of its work
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    ::alarm(300);  // no test lasts that long: an orphan ends
+    std::map<std::string, std::string> options;
+    for (int i = 1; i + 1 < argc; i += 2) options[argv[i]] = argv[i + 1];
+    try {
+        return serve(options);
+    } catch (const std::exception& error) {
+        std::cerr << "fabricmem_test_peer: " << error.what() << '\n';
+        return 1;
+    }
+}
