@@ -177,6 +177,17 @@ std::string do_become_user(Driver&, std::istringstream& words) {
     return std::to_string(::setuid(user));
 }
 
+// exit-alive: exit() with a driver in a static and work that waits for ever.
+std::shared_ptr<Driver> g_survivor;
+
+std::string do_exit_alive(Driver&, std::istringstream&) {
+    g_survivor = driver_under_test();
+    static const CurrentContext context(*g_survivor);
+    static const Mapped memory(*g_survivor, device_memory(kNoHandle), {access_for(kDevice)});
+    g_survivor->stream_wait_value32(nullptr, memory.address(), 1, CU_STREAM_WAIT_VALUE_EQ);
+    std::exit(0);
+}
+
 using Command = std::string (*)(Driver&, std::istringstream&);
 const std::map<std::string, Command> kCommands{
     {"export", do_export},
@@ -192,6 +203,7 @@ const std::map<std::string, Command> kCommands{
     {"lose-context", do_lose_context},
     {"undumpable", do_undumpable},
     {"become-user", do_become_user},
+    {"exit-alive", do_exit_alive},
 };
 
 int serve(const std::map<std::string, std::string>& options) {

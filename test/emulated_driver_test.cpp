@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is the emulated driver's own: options, nodes, counts, limits, and that nothing leaks. What it shares with the
+// real driver is in driver_conformance_*.cpp.
+#include <fabricmem/emulated_driver.hpp>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include <fabricmem/error.hpp>
+#include <fabricmem/forwarding_driver.hpp>
+
+#include "support/driver_kit.hpp"
+#include "support/peer.hpp"
+#include "support/test.hpp"
+
+using namespace fabricmem;
+using namespace fabricmem::test;
+
+namespace {
+
+std::shared_ptr<Driver> with(const EmulatedOptions& options) { return make_emulated_driver(options); }
+
+std::size_t kernel_mappings() {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t lines = 0;
+    for (std::string line; std::getline(maps, line);) ++lines;
+    return lines;
+}
+
+std::vector<int> memory_descriptors() {
+    std::vector<int> numbers;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code error;
+        const std::string target = std::filesystem::read_symlink(entry.path(), error).string();
+        if (target.find("memfd:fabricmem") != std::string::npos) numbers.push_back(std::stoi(entry.path().filename()));
+    }
+    return numbers;
+}
+
+CUresult create(Driver& driver, const CUmemAllocationProp& properties, std::size_t bytes = kTwoMiB) {
+    CUmemGenericAllocationHandle handle = 0;
+    const CUresult result = driver.mem_create(&handle, bytes, &properties, 0);
+    if (result == CUDA_SUCCESS) driver.mem_release(handle);
+    return result;
+}
+
+FabricBytes export_of(Driver& driver, const Mapped& memory) {
+    REQUIRE(memory.result() == CUDA_SUCCESS);
+    FabricBytes bytes{};
+    REQUIRE(export_fabric(driver, memory.handle(), &bytes) == CUDA_SUCCESS);
+    return bytes;
+}
+
+CUresult try_import(Driver& driver, const FabricBytes& bytes) {
+    CUmemGenericAllocationHandle handle = 0;
+    const CUresult result = import_fabric(driver, bytes, &handle);
+    if (result == CUDA_SUCCESS) driver.mem_release(handle);
+    return result;
+}
+
+ErrorKind refusal_of(const EmulatedOptions& options) {
+    try {
+        static_cast<void>(make_emulated_driver(options));
+    } catch (const Error& error) {
+        return error.kind();
+    }
+    return ErrorKind::driver;
+}
+
+}  // namespace
+
+TEST_CASE("Options out of range are bad arguments, no device is unsupported", "[emulated]") {
+    const auto refused = [](auto change) {
+        EmulatedOptions options;
+        change(options);
+        return refusal_of(options) == ErrorKind::bad_argument;
+    };
+    CHECK(refused([](EmulatedOptions& o) { o.devices = -1; }));
+    CHECK(refused([](EmulatedOptions& o) { o.devices = 65; }));
+    CHECK(refused([](EmulatedOptions& o) { o.numa_nodes = 0; }));
+    CHECK(refused([](EmulatedOptions& o) { o.imex_channel = -1; }));
+    CHECK(refused([](EmulatedOptions& o) { o.device_memory_bytes = ~std::uint64_t{0}; }));
+    CHECK(refused([](EmulatedOptions& o) { o.node = std::string(5000, 'x'); }));
+    EmulatedOptions none;
+    none.devices = 0;
+    try {
+        static_cast<void>(make_emulated_driver(none));
+        CHECK(false);
+    } catch (const Error& error) {
+        CHECK(error.kind() == ErrorKind::unsupported);
+        CHECK(error.code() == CUDA_ERROR_NO_DEVICE);
+    }
+}
+
+TEST_CASE("Counts are had of emulated drivers alone", "[emulated]") {
+    const ForwardingDriver other(make_emulated_driver());
+    CHECK_THROWS_AS(emulated_counts(other), Error);
+    CHECK(emulated_counts(*other.inner()) == EmulatedCounts{});
+}
+
+TEST_CASE("Counts follow every step and come back", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const EmulatedCounts empty;
+    {
+        const CurrentContext context(*driver);
+        EmulatedCounts expected;
+        expected.primary_contexts = 1;
+        CHECK(emulated_counts(*driver) == expected);
+
+        Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
+        expected.allocations = expected.handles = expected.ranges = expected.mappings = expected.descriptors = 1;
+        CHECK(emulated_counts(*driver) == expected);
+
+        CUmemGenericAllocationHandle retained = 0;
+        REQUIRE(driver->mem_retain_allocation_handle(&retained, reinterpret_cast<void*>(memory.address())) ==
+                CUDA_SUCCESS);
+        expected.handles = 2;
+        CHECK(emulated_counts(*driver) == expected);
+        CHECK(driver->mem_release(retained) == CUDA_SUCCESS);
+
+        CUmemGenericAllocationHandle imports[2] = {};
+        for (auto& import : imports) {
+            REQUIRE(import_fabric(*driver, export_of(*driver, memory), &import) == CUDA_SUCCESS);
+        }
+        expected.handles = 3;  // onto the one allocation, by its one descriptor
+        CHECK(emulated_counts(*driver) == expected);
+        CHECK(memory_descriptors().size() == 1);
+        for (const auto import : imports) CHECK(driver->mem_release(import) == CUDA_SUCCESS);
+
+        CUstream stream = nullptr;
+        REQUIRE(driver->stream_create(&stream, 0) == CUDA_SUCCESS);
+        CHECK(driver->stream_write_value32(stream, memory.address(), 1, 0) == CUDA_SUCCESS);
+        CHECK(driver->stream_write_value32(stream, memory.address() + 4, 1, 0) == CUDA_SUCCESS);
+        expected.handles = expected.streams = expected.aliases = 1;
+        CHECK(emulated_counts(*driver) == expected);
+        CHECK(driver->stream_destroy(stream) == CUDA_SUCCESS);
+
+        CUdeviceptr device = 0;
+        void* pinned = nullptr;
+        REQUIRE(driver->mem_alloc(&device, 100) == CUDA_SUCCESS);
+        REQUIRE(driver->mem_alloc_host(&pinned, 100) == CUDA_SUCCESS);
+        CHECK(emulated_counts(*driver).allocations == 3);
+        CHECK(driver->mem_free(device) == CUDA_SUCCESS);
+        CHECK(driver->mem_free_host(pinned) == CUDA_SUCCESS);
+        expected.streams = 0;
+        CHECK(emulated_counts(*driver) == expected);
+
+        CHECK(memory.release() == CUDA_SUCCESS);
+        expected.handles = 0;
+        CHECK(emulated_counts(*driver) == expected);
+        CHECK(memory.unmap() == CUDA_SUCCESS);
+        expected.allocations = expected.mappings = expected.descriptors = expected.aliases = 0;
+        CHECK(emulated_counts(*driver) == expected);
+    }
+    CHECK(emulated_counts(*driver) == empty);
+    CHECK(memory_descriptors().empty());
+}
+
+TEST_CASE("A driver that ends takes its descriptors and addresses with it", "[emulated]") {
+    const std::size_t before = kernel_mappings();
+    for (int round = 0; round < 50; ++round) {
+        const auto driver = make_emulated_driver();
+        CUdeviceptr address = 0;
+        CUmemGenericAllocationHandle handle = 0;
+        const CUmemAllocationProp wanted = host_memory(kFabric);
+        const CUmemAccessDesc access = access_for(kHostNuma);
+        REQUIRE(driver->mem_create(&handle, kTwoMiB, &wanted, 0) == CUDA_SUCCESS);
+        REQUIRE(driver->mem_address_reserve(&address, kTwoMiB, 0, 0, 0) == CUDA_SUCCESS);
+        REQUIRE(driver->mem_map(address, kTwoMiB, 0, handle, 0) == CUDA_SUCCESS);
+        REQUIRE(driver->mem_set_access(address, kTwoMiB, &access, 1) == CUDA_SUCCESS);
+    }
+    CHECK(memory_descriptors().empty());
+    CHECK(kernel_mappings() < before + 25);
+}
+
+TEST_CASE("Mappings of device memory add none in the kernel", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const std::size_t before = kernel_mappings();
+    std::vector<std::unique_ptr<Mapped>> all;
+    for (int i = 0; i < 200; ++i) {
+        all.push_back(std::make_unique<Mapped>(*driver, device_memory(kFabric), std::vector{access_for(kDevice)}));
+        REQUIRE(all.back()->result() == CUDA_SUCCESS);
+    }
+    CHECK(kernel_mappings() < before + 25);
+    CHECK(memory_descriptors().size() == 200);
+}
+
+TEST_CASE("Host access that is taken away leaves no kernel mapping", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const Mapped memory(*driver, host_memory(kFabric), {access_for(kDevice)});
+    const std::size_t before = kernel_mappings();
+    for (const unsigned int flags : {1U, 3U, 0U, 3U, 0U}) {
+        const CUmemAccessDesc access = access_for(kHostNuma, flags);
+        CHECK(driver->mem_set_access(memory.address(), kTwoMiB, &access, 1) == CUDA_SUCCESS);
+    }
+    CHECK(kernel_mappings() <= before);
+}
+
+TEST_CASE("Descriptors close on exec", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const Mapped memory(*driver, device_memory(kFabric | kPosixFd), {});
+    int exported = -1;
+    REQUIRE(driver->mem_export_to_shareable_handle(
+                &exported, memory.handle(), static_cast<CUmemAllocationHandleType>(kPosixFd), 0) == CUDA_SUCCESS);
+    const std::vector<int> numbers = memory_descriptors();
+    CHECK(numbers.size() == 2);
+    for (const int number : numbers) CHECK((::fcntl(number, F_GETFD) & FD_CLOEXEC) != 0);
+    close_descriptor(exported);
+}
+
+TEST_CASE("An import by descriptor shares the memory that is there, and refuses other files", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const auto importer = make_emulated_driver();
+    const Mapped memory(*driver, memory_at(kHostNuma, 0, kPosixFd), {});
+    int exported = -1;
+    const auto type = static_cast<CUmemAllocationHandleType>(kPosixFd);
+    REQUIRE(driver->mem_export_to_shareable_handle(&exported, memory.handle(), type, 0) == CUDA_SUCCESS);
+    const auto import = [&](Driver& by, int descriptor, CUmemGenericAllocationHandle* handle) {
+        return by.mem_import_from_shareable_handle(
+            handle, reinterpret_cast<void*>(static_cast<std::intptr_t>(descriptor)), type);
+    };
+    CUmemGenericAllocationHandle handle = 0;
+    REQUIRE(import(*driver, exported, &handle) == CUDA_SUCCESS);
+    CHECK(emulated_counts(*driver).descriptors == 1);
+    CHECK(driver->mem_release(handle) == CUDA_SUCCESS);
+    REQUIRE(import(*importer, exported, &handle) == CUDA_SUCCESS);
+    close_descriptor(exported);  // the import has its own
+    CUmemAllocationProp properties{};
+    CHECK(importer->mem_get_allocation_properties_from_handle(&properties, handle) == CUDA_SUCCESS);
+    CHECK(static_cast<int>(properties.location.type) == kHostNuma);
+    CHECK(importer->mem_release(handle) == CUDA_SUCCESS);
+    CHECK(import(*importer, 0, &handle) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(import(*importer, -1, &handle) == CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_CASE("Without an IMEX channel there is no fabric memory", "[emulated]") {
+    EmulatedOptions options;
+    options.imex_channel = std::nullopt;
+    const auto driver = with(options);
+    CHECK(driver->platform().imex_channels().empty());
+    CHECK(create(*driver, device_memory(kFabric)) == CUDA_ERROR_NOT_PERMITTED);
+    CHECK(create(*driver, device_memory(kFabric | kPosixFd)) == CUDA_ERROR_NOT_PERMITTED);
+    CHECK(create(*driver, device_memory(kPosixFd)) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Exporter and importer need the same IMEX channel", "[emulated]") {
+    const auto exporter = make_emulated_driver();
+    const Mapped memory(*exporter, device_memory(kFabric), {});
+    const FabricBytes bytes = export_of(*exporter, memory);
+    EmulatedOptions options;
+    options.imex_channel = 1;
+    CHECK(try_import(*with(options), bytes) == CUDA_ERROR_NOT_PERMITTED);
+    options.imex_channel = std::nullopt;
+    CHECK(try_import(*with(options), bytes) == CUDA_ERROR_NOT_PERMITTED);
+    options.imex_channel = 0;
+    CHECK(try_import(*with(options), bytes) == CUDA_SUCCESS);
+}
+
+TEST_CASE("A device without fabric takes the request and grants nothing", "[emulated]") {
+    EmulatedOptions options;
+    options.fabric = FabricAttribute::unsupported;
+    const auto driver = with(options);
+    int supported = -1;
+    CHECK(driver->device_get_attribute(&supported, static_cast<CUdevice_attribute>(128), 0) == CUDA_SUCCESS);
+    CHECK(supported == 0);
+    const Mapped memory(*driver, device_memory(kFabric | kPosixFd), {access_for(kDevice)});
+    REQUIRE(memory.result() == CUDA_SUCCESS);
+    FabricBytes bytes{};
+    CHECK(export_fabric(*driver, memory.handle(), &bytes) == CUDA_ERROR_INVALID_VALUE);
+    unsigned long long types = 0;
+    CHECK(driver->pointer_get_attribute(&types, CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES, memory.address()) ==
+          CUDA_SUCCESS);
+    CHECK(types == kPosixFd);
+}
+
+TEST_CASE("Each device and NUMA node has its memory and no more", "[emulated]") {
+    EmulatedOptions options;
+    options.devices = 2;
+    options.device_memory_bytes = 3 * kTwoMiB;
+    options.numa_node_memory_bytes = kTwoMiB;
+    const auto driver = with(options);
+    std::size_t bytes = 0;
+    CHECK(driver->device_total_mem(&bytes, 0) == CUDA_SUCCESS);
+    CHECK(bytes == 3 * kTwoMiB);
+    {
+        const Mapped memory(*driver, device_memory(kFabric), {}, 2 * kTwoMiB);
+        REQUIRE(memory.result() == CUDA_SUCCESS);
+        CHECK(create(*driver, device_memory(kFabric), 2 * kTwoMiB) == CUDA_ERROR_OUT_OF_MEMORY);
+        CHECK(create(*driver, memory_at(kDevice, 1, kFabric), 2 * kTwoMiB) == CUDA_SUCCESS);
+        CHECK(create(*driver, device_memory(kFabric)) == CUDA_SUCCESS);
+        // An import costs the exporter's memory alone.
+        CHECK(try_import(*driver, export_of(*driver, memory)) == CUDA_SUCCESS);
+    }
+    CHECK(create(*driver, device_memory(kFabric), 3 * kTwoMiB) == CUDA_SUCCESS);
+    CHECK(create(*driver, host_memory(kFabric), 2 * kTwoMiB) == CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK(create(*driver, host_memory(kFabric)) == CUDA_SUCCESS);
+}
+
+TEST_CASE("The limit of descriptors is out of memory, and nothing is lost by it", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const Mapped memory(*driver, device_memory(kFabric), {});
+    const FabricBytes bytes = export_of(*driver, memory);
+    const EmulatedCounts before = emulated_counts(*driver);
+    rlimit old{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
+    const rlimit none{0, old.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+    const CUresult created = create(*driver, device_memory(kFabric));
+    const CUresult imported = try_import(*driver, bytes);
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
+    CHECK(created == CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK(imported == CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK(emulated_counts(*driver) == before);
+    CHECK(create(*driver, device_memory(kFabric), 80ULL << 30) == CUDA_ERROR_OUT_OF_MEMORY);  // 2 MiB are in use
+    CHECK(create(*driver, device_memory(kFabric), (80ULL << 30) - kTwoMiB) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Nodes of different names are different machines, of one name the same", "[emulated]") {
+    EmulatedOptions options;
+    const auto real = with(options);
+    options.node = "a";
+    const auto a = with(options);
+    const auto also_a = with(options);
+    options.node = "b";
+    const auto b = with(options);
+    const auto uuid = [](Driver& driver) {
+        CUuuid id{};
+        CHECK(driver.device_get_uuid(&id, 0) == CUDA_SUCCESS);
+        return std::string(id.bytes, sizeof id.bytes);
+    };
+    CHECK(a->platform().host_id() == also_a->platform().host_id());
+    CHECK(a->platform().boot_id() == also_a->platform().boot_id());
+    CHECK(uuid(*a) == uuid(*also_a));
+    for (const auto& other : {real, b}) {
+        CHECK(a->platform().host_id() != other->platform().host_id());
+        CHECK(a->platform().boot_id() != other->platform().boot_id());
+        CHECK(uuid(*a) != uuid(*other));
+    }
+    CHECK(real->platform().host_id().has_value());
+    CHECK(real->platform().boot_id().has_value());
+
+    const Mapped memory(*a, device_memory(kFabric), {});
+    CHECK(try_import(*b, export_of(*a, memory)) == CUDA_SUCCESS);  // one NVLink domain
+}
+
+TEST_CASE("The platform tells this process, its channel and one fabric", "[emulated]") {
+    EmulatedOptions options;
+    options.imex_channel = 7;
+    const auto driver = with(options);
+    const Platform& platform = driver->platform();
+    const auto self = static_cast<std::uint32_t>(::getpid());
+    CHECK(platform.process_id() == self);
+    CHECK(platform.pid_namespace().has_value());
+    REQUIRE(platform.process_start().has_value());
+    CHECK(platform.process_state(self, *platform.process_start()) == ProcessState::alive);
+    CHECK(platform.process_state(self, *platform.process_start() + 1) == ProcessState::gone);
+    REQUIRE(platform.imex_channels().size() == 1);
+    CHECK(platform.imex_channels().front().number == 7);
+    char bus[32];
+    REQUIRE(driver->device_get_pci_bus_id(bus, sizeof bus, 0) == CUDA_SUCCESS);
+    const auto info = platform.fabric_info(bus);
+    REQUIRE(info.has_value());
+    CHECK(info->state == FabricInfo::State::completed);
+    CHECK(!info->cluster_uuid.is_zero());
+    CHECK(!platform.fabric_info("0000:ff:00.0").has_value());
+}
+
+TEST_CASE("Devices tell names, ids and attributes, and absent ones are refused", "[emulated]") {
+    EmulatedOptions options;
+    options.devices = 3;
+    options.numa_nodes = 2;
+    const auto driver = with(options);
+    int value = 0;
+    CHECK(driver->device_get_attribute(&value, static_cast<CUdevice_attribute>(134), 2) == CUDA_SUCCESS);
+    CHECK(value == 0);
+    CHECK(driver->device_get_attribute(&value, static_cast<CUdevice_attribute>(134), 1) == CUDA_SUCCESS);
+    CHECK(value == 1);
+    CHECK(driver->device_can_access_peer(&value, 0, 2) == CUDA_SUCCESS);
+    CHECK(value == 1);
+    CHECK(driver->device_get_attribute(&value, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 3) ==
+          CUDA_ERROR_INVALID_DEVICE);
+    char name[64];
+    CHECK(driver->device_get_name(name, sizeof name, 0) == CUDA_SUCCESS);
+    CHECK(std::string(name) == "Emulated GPU");
+    CHECK(driver->device_get_pci_bus_id(name, 5, 0) == CUDA_ERROR_INVALID_VALUE);
+    const char* text = nullptr;
+    CHECK(driver->get_error_name(CUDA_ERROR_NOT_PERMITTED, &text) == CUDA_SUCCESS);
+    CHECK(std::string(text) == "CUDA_ERROR_NOT_PERMITTED");
+}
+
+TEST_CASE("Memory of a device that the importer does not have is INVALID_DEVICE", "[emulated]") {
+    EmulatedOptions options;
+    options.devices = 2;
+    const auto exporter = with(options);
+    const Mapped memory(*exporter, memory_at(kDevice, 1, kFabric), {});
+    const auto importer = make_emulated_driver();
+    CHECK(try_import(*importer, export_of(*exporter, memory)) == CUDA_ERROR_INVALID_DEVICE);
+    CHECK(emulated_counts(*importer) == EmulatedCounts{});
+}
+
+TEST_CASE("A number that is no handle is INVALID_VALUE", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    for (const CUmemGenericAllocationHandle handle : {0ULL, 1ULL, 0x123456789abcdefULL}) {
+        CHECK(driver->mem_release(handle) == CUDA_ERROR_INVALID_VALUE);
+        CUdeviceptr address = 0;
+        REQUIRE(driver->mem_address_reserve(&address, kTwoMiB, 0, 0, 0) == CUDA_SUCCESS);
+        CHECK(driver->mem_map(address, kTwoMiB, 0, handle, 0) == CUDA_ERROR_INVALID_VALUE);
+        CHECK(driver->mem_address_free(address, kTwoMiB) == CUDA_SUCCESS);
+    }
+}
+
+TEST_CASE("A descriptor used again does not bring other memory", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    FabricBytes bytes{};
+    int number = -1;
+    {
+        const Mapped memory(*driver, device_memory(kFabric), {});
+        bytes = export_of(*driver, memory);
+        number = memory_descriptors().at(0);
+    }
+    const Mapped next(*driver, device_memory(kFabric), {});
+    REQUIRE(memory_descriptors().at(0) == number);
+    CHECK(try_import(*driver, bytes) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(try_import(*driver, export_of(*driver, next)) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Every damaged byte of a handle is noticed", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const Mapped memory(*driver, device_memory(kFabric), {});
+    const FabricBytes bytes = export_of(*driver, memory);
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        for (const unsigned int flip : {0x01U, 0x80U, 0xffU}) {
+            CAPTURE(i, flip);
+            FabricBytes damaged = bytes;
+            damaged[i] = static_cast<unsigned char>(damaged[i] ^ flip);
+            CHECK(try_import(*driver, damaged) == (i == 16 ? CUDA_ERROR_NOT_READY : CUDA_ERROR_NOT_SUPPORTED));
+        }
+    }
+    CHECK(emulated_counts(*driver).handles == 1);
+}
+
+TEST_CASE("Another user's handles are NOT_PERMITTED", "[emulated]") {
+    FABRICMEM_PEER_OR_SKIP();
+    Peer exporter;
+    const std::string hex = to_hex(exporter.export_memory());
+    REQUIRE(exporter.ask("undumpable").code == 0);
+    Peer importer;
+    if (::geteuid() == 0) REQUIRE(importer.ask("become-user 65534").code == 0);
+    CHECK(importer.code("import 0 " + hex) == CUDA_ERROR_NOT_PERMITTED);
+}
+
+TEST_CASE("A process that was forked off can end its copy of the driver", "[emulated]") {
+    auto driver = make_emulated_driver();
+    const CurrentContext context(*driver);
+    Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
+    CUstream stream = nullptr;
+    REQUIRE(driver->stream_create(&stream, 0) == CUDA_SUCCESS);
+    REQUIRE(driver->stream_wait_value32(stream, memory.address(), 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        ::alarm(kPeerSeconds);
+        const bool dead = driver->init(0) == CUDA_ERROR_NOT_INITIALIZED &&
+                          driver->stream_synchronize(stream) == CUDA_ERROR_NOT_INITIALIZED &&
+                          driver->mem_release(memory.handle()) == CUDA_ERROR_NOT_INITIALIZED &&
+                          emulated_counts(*driver) == EmulatedCounts{};
+        driver.reset();  // joins no thread: the child has none
+        ::_exit(dead ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(driver->stream_write_value32(nullptr, memory.address(), 1, 0) == CUDA_SUCCESS);  // the parent's goes on
+}
+
+TEST_CASE("A process may exit with a live driver and pending work in a static", "[emulated]") {
+    FABRICMEM_PEER_OR_SKIP();
+    Peer peer;
+    CHECK(peer.ask("exit-alive").code == -1);
+    CHECK(peer.process().wait(in_seconds(kPeerSeconds)) == Ended{0, 0});
+}
