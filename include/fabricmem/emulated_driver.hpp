@@ -33,14 +33,18 @@ struct EmulatedOptions {
 
 /// Works between processes of one user on one machine; memory is taken when it is touched, and nothing stays behind
 /// when a process is killed. Device memory can't be loaded or stored by the CPU (SIGSEGV), as on an x86 machine with a
-/// GPU. A stream gets a thread only while work is waiting on it. Throws Error{bad_argument} for options out of range.
+/// GPU. The driver has one thread while work is waiting on its streams, and none otherwise. In a child of fork() all
+/// calls return NOT_INITIALIZED. Throws Error{bad_argument} for options out of range: 0 to 64 devices, 1 to 1024 NUMA
+/// nodes, channels 0 to 65535, at most 2^47 bytes of each memory.
 [[nodiscard]] FABRICMEM_API std::shared_ptr<Driver> make_emulated_driver(const EmulatedOptions& options = {});
 
 /// What an emulated driver holds now. For tests: take it before, take it after, compare.
 struct EmulatedCounts {
-    std::size_t allocations = 0;  ///< allocations alive in this driver, own and imported (by handle or by mapping)
-    std::size_t handles = 0;      ///< references that cuMemRelease has yet to drop
-    std::size_t ranges = 0;       ///< address reservations
+    /// Allocations alive in this driver, own and imported, by handle or by mapping; cuMemAlloc's and cuMemAllocHost's
+    /// too.
+    std::size_t allocations = 0;
+    std::size_t handles = 0;  ///< references that cuMemRelease has yet to drop
+    std::size_t ranges = 0;   ///< address reservations
     std::size_t mappings = 0;
     std::size_t descriptors = 0;  ///< open file descriptors behind them
     std::size_t aliases = 0;      ///< mappings of the emulator's own into memory that the CPU may not touch

@@ -155,7 +155,7 @@ CUresult EmulatedDriver::device_get_uuid(CUuuid* uuid, CUdevice device) noexcept
     return call([&](World& world) {
         if (uuid == nullptr) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        const Id128 id = derive_id(world.node, "device", static_cast<std::uint64_t>(device));
+        const Id128& id = world.uuids[static_cast<std::size_t>(device)];
         static_assert(sizeof uuid->bytes == sizeof id.bytes);
         std::memcpy(uuid->bytes, id.bytes.data(), sizeof uuid->bytes);
         return CUDA_SUCCESS;

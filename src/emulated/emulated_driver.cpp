@@ -80,6 +80,7 @@ World::World(const EmulatedOptions& wanted)
       memories(ledger),
       space(wanted.devices, wanted.numa_nodes, ledger),
       streams(space, contexts) {
+    for (int i = 0; i < wanted.devices; ++i) uuids.push_back(derive_id(node, "device", static_cast<std::uint64_t>(i)));
     exporter.process_id = static_cast<std::uint32_t>(::getpid());
     exporter.process_start = read_process_stat(exporter.process_id).start;
     exporter.node = node.number;

@@ -41,6 +41,7 @@ struct World {
 
     const EmulatedOptions options;
     const NodeIdentity node;
+    std::vector<Id128> uuids;  // by device
     Exporter exporter;
     const std::shared_ptr<DriverLife> life = std::make_shared<DriverLife>();
     const std::shared_ptr<Ledger> ledger = std::make_shared<Ledger>();

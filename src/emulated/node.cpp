@@ -45,9 +45,10 @@ std::string_view as_text(const Id128& id) noexcept {
 }
 
 Id128 hash_to_id(std::string_view text) {
+    const std::uint64_t halves[] = {hash(text, 1), hash(text, 2)};
     Id128 id;
     for (std::size_t i = 0; i < id.bytes.size(); ++i) {
-        id.bytes[i] = static_cast<std::uint8_t>(hash(text, 1 + i / 8) >> (8 * (i % 8)));
+        id.bytes[i] = static_cast<std::uint8_t>(halves[i / 8] >> (8 * (i % 8)));
     }
     return id;
 }
