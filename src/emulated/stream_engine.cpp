@@ -130,17 +130,20 @@ bool StreamEngine::reached(const After& after) noexcept {
 
 CUresult StreamEngine::submit(const std::shared_ptr<Stream>& stream, const Work& work) {
     Lock lock(mutex_);
-    return submit_locked(lock, stream, work);
+    std::uint64_t ticket = 0;
+    return submit_locked(lock, stream, work, &ticket);
 }
 
 CUresult StreamEngine::submit_and_wait(const std::shared_ptr<Stream>& stream, const Work& work) {
     Lock lock(mutex_);
-    const CUresult result = submit_locked(lock, stream, work);
-    if (result != CUDA_SUCCESS || stream->idle()) return result;
-    return wait_for(lock, *stream->context, {{stream, stream->submitted}});
+    std::uint64_t ticket = 0;
+    const CUresult result = submit_locked(lock, stream, work, &ticket);
+    if (result != CUDA_SUCCESS || ticket == 0) return result;
+    return wait_for(lock, *stream->context, {{stream, ticket}});
 }
 
-CUresult StreamEngine::submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work) {
+CUresult StreamEngine::submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work,
+                                     std::uint64_t* ticket) {
     if (const CUresult lost = stream->context->lost; lost != CUDA_SUCCESS) return lost;
     if (stream->capture.on) {
         ++stream->capture.recorded;
@@ -152,11 +155,11 @@ CUresult StreamEngine::submit_locked(Lock& lock, const std::shared_ptr<Stream>& 
         bool met = false;
         const CUresult result = poll(work, &met);
         if (result != CUDA_SUCCESS || (first && met)) return result;
-        return enqueue(stream, work, std::move(after));
+        return enqueue(stream, work, std::move(after), ticket);
     }
     if (!first) {
         const CUresult result = check(work);
-        return result == CUDA_SUCCESS ? enqueue(stream, work, std::move(after)) : result;
+        return result == CUDA_SUCCESS ? enqueue(stream, work, std::move(after), ticket) : result;
     }
     busy_.push_back(stream);
     ++stream->submitted;
@@ -171,7 +174,8 @@ CUresult StreamEngine::submit_locked(Lock& lock, const std::shared_ptr<Stream>& 
     return result;  // the call's own answer, not a failure of the context: nothing has happened in between
 }
 
-CUresult StreamEngine::enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after) {
+CUresult StreamEngine::enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after,
+                               std::uint64_t* ticket) {
     busy_.reserve(busy_.size() + 1);
     stream->queue.push_back({work, std::move(after)});
     try {
@@ -181,7 +185,7 @@ CUresult StreamEngine::enqueue(const std::shared_ptr<Stream>& stream, const Work
         throw;
     }
     if (stream->idle()) busy_.push_back(stream);
-    ++stream->submitted;
+    *ticket = ++stream->submitted;
     changed_.notify_all();
     return CUDA_SUCCESS;
 }

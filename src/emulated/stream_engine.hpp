@@ -65,8 +65,9 @@ private:
     // With mutex_ held.
     [[nodiscard]] After stands_before(const Stream& stream) const;
     static bool reached(const After& after) noexcept;
-    CUresult submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work);
-    CUresult enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after);
+    /// `ticket`: what the stream has to complete until the work is done; untouched where it is done already.
+    CUresult submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work, std::uint64_t* ticket);
+    CUresult enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after, std::uint64_t* ticket);
     void finish(const std::shared_ptr<Stream>& stream) noexcept;
     void fail(Context& context) noexcept;
     void drop_queues_of(const Context& context) noexcept;
