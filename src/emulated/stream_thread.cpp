@@ -57,6 +57,7 @@ void StreamEngine::start_thread() {
 }
 
 void StreamEngine::run() noexcept {
+    ::pthread_setname_np(::pthread_self(), "fabricmem-emu");  // for those who look at a process's threads
     Lock lock(mutex_);
     unsigned int rounds = 0;
     while (!stop_) {
