@@ -156,6 +156,14 @@ TEST_CASE("Unmapping under queued work fails the context until it is released", 
         CHECK(data.unmap() == CUDA_SUCCESS);
         bench.word(0).store(1);
     }
+    SECTION("a set of memory that is wholly gone by then") {
+        CHECK(bench.wait_for_one(stream, 0) == CUDA_SUCCESS);
+        Mapped gone(*bench.driver, device_memory(kFabric), {access_for(kDevice)});
+        CHECK(bench.driver->memset_d8_async(gone.address(), 1, kTwoMiB, stream) == CUDA_SUCCESS);
+        CHECK(bench.driver->memcpy_async(bench.at(9), gone.address(), 4, stream) == CUDA_SUCCESS);
+        CHECK(gone.destroy() == CUDA_SUCCESS);
+        bench.word(0).store(1);
+    }
     SECTION("a value that is being polled") {
         CHECK(bench.driver->stream_wait_value32(stream, data.address(), 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
         CHECK(data.unmap() == CUDA_SUCCESS);
@@ -171,6 +179,46 @@ TEST_CASE("Unmapping under queued work fails the context until it is released", 
     CHECK(bench.driver->memcpy_dtoh(&value, bench.at(0), 4) == CUDA_ERROR_CONTEXT_IS_DESTROYED);
     REQUIRE(bench.driver->device_primary_ctx_retain(&again, 0) == CUDA_SUCCESS);
     CHECK(bench.driver->memcpy_dtoh(&value, bench.at(0), 4) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Memory may be torn down under a poll at any moment", "[emulated]") {
+    for (int round = 0; round < 200; ++round) {
+        const auto driver = make_emulated_driver();
+        const CurrentContext context(*driver);
+        Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
+        CHECK(driver->stream_wait_value32(nullptr, memory.address(), 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
+        CHECK(memory.destroy() == CUDA_SUCCESS);
+        CHECK(driver->stream_synchronize(nullptr) == CUDA_ERROR_LAUNCH_FAILED);
+    }
+}
+
+TEST_CASE("Pinned memory may be freed under a poll", "[emulated]") {
+    for (int round = 0; round < 50; ++round) {
+        const auto driver = make_emulated_driver();
+        const CurrentContext context(*driver);
+        void* pinned = nullptr;
+        REQUIRE(driver->mem_alloc_host(&pinned, 4096) == CUDA_SUCCESS);
+        const auto address = reinterpret_cast<CUdeviceptr>(pinned);
+        CHECK(driver->stream_wait_value32(nullptr, address, 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
+        CHECK(driver->mem_free_host(pinned) == CUDA_SUCCESS);
+        CHECK(driver->stream_synchronize(nullptr) == CUDA_ERROR_LAUNCH_FAILED);
+    }
+    const Bench bench;
+    const auto heap = std::make_unique<std::uint32_t>(1);
+    CHECK(bench.driver->stream_wait_value32(nullptr, reinterpret_cast<CUdeviceptr>(heap.get()), 1,
+                                            CU_STREAM_WAIT_VALUE_EQ) == CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_CASE("The null stream does not wait for non-blocking streams", "[emulated]") {
+    const Bench bench;
+    const CUstream free_stream = make_stream(*bench.driver, CU_STREAM_NON_BLOCKING);
+    CHECK(bench.wait_for_one(free_stream, 0) == CUDA_SUCCESS);
+    CHECK(bench.driver->memset_d8_async(bench.at(1), 1, 4, nullptr) == CUDA_SUCCESS);
+    CHECK(bench.driver->stream_query(nullptr) == CUDA_SUCCESS);
+    CHECK(bench.word(1).load() == 0x01010101);
+    bench.word(0).store(1);
+    CHECK(bench.driver->ctx_synchronize() == CUDA_SUCCESS);
+    CHECK(bench.driver->stream_destroy(free_stream) == CUDA_SUCCESS);
 }
 
 TEST_CASE("Current contexts belong to a thread and a driver", "[emulated]") {
@@ -249,6 +297,31 @@ TEST_CASE("Copies of every size and alignment bring the right bytes", "[emulated
     CHECK(got[kTwoMiB + 9] == 0);
     CHECK(got[kTwoMiB + 10] == sent[kTwoMiB + 2]);
     CHECK(driver->memcpy_htod(device.address(), reinterpret_cast<void*>(16), 64) == CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_CASE("Plain copies take host memory on both sides, the others only where they say so", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    const CurrentContext context(*driver);
+    std::vector<std::uint32_t> heap{1, 2, 3, 4};
+    const auto at = [&](std::size_t index) { return reinterpret_cast<CUdeviceptr>(&heap[index]); };
+    CHECK(driver->memcpy(at(1), at(0), 4) == CUDA_SUCCESS);
+    CHECK(driver->memcpy_async(at(2), at(0), 4, nullptr) == CUDA_SUCCESS);
+    CHECK(heap == std::vector<std::uint32_t>{1, 1, 1, 4});
+    CHECK(driver->memcpy_htod(at(1), &heap[3], 4) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(driver->memcpy_dtoh(&heap[1], at(3), 4) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(driver->memcpy_dtod(at(1), at(3), 4) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(driver->memset_d8(at(1), 9, 4) == CUDA_ERROR_INVALID_VALUE);
+    Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
+    const CUdeviceptr stale = memory.address();
+    CHECK(memory.destroy() == CUDA_SUCCESS);
+    CHECK(driver->memcpy_htod(stale, heap.data(), 4) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(driver->memset_d8(stale, 1, kTwoMiB) == CUDA_ERROR_INVALID_VALUE);
+    void* pinned = nullptr;
+    REQUIRE(driver->mem_alloc_host(&pinned, 64) == CUDA_SUCCESS);
+    CHECK(driver->memset_d8(reinterpret_cast<CUdeviceptr>(pinned), 7, 64) == CUDA_SUCCESS);
+    CHECK(driver->memset_d8(reinterpret_cast<CUdeviceptr>(pinned), 7, 65) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(static_cast<unsigned char*>(pinned)[63] == 7);
+    CHECK(driver->mem_free_host(pinned) == CUDA_SUCCESS);
 }
 
 TEST_CASE("Two mappings side by side are copied across", "[emulated]") {

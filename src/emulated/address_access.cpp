@@ -128,16 +128,25 @@ Place AddressSpace::find(std::uintptr_t address) const {
     return place;
 }
 
-CUresult AddressSpace::resolve(std::uintptr_t address, std::size_t bytes, int device, Want want, Pieces* pieces) const {
+CUresult AddressSpace::resolve_host(std::uintptr_t address, std::size_t bytes, Outside outside, Pieces* pieces) const {
+    if (const auto pinned = entry_around(pinned_, address); pinned != pinned_.end()) {
+        if (bytes > pinned->second.bytes - (address - pinned->first)) return CUDA_ERROR_INVALID_VALUE;
+        pieces->push_back({nullptr, pinned->second.pages, address, bytes});
+        return CUDA_SUCCESS;
+    }
+    const auto next = ranges_.lower_bound(address);
+    const bool runs_into_a_range = next != ranges_.end() && next->first - address < bytes;
+    if (outside == Outside::refused || runs_into_a_range) return CUDA_ERROR_INVALID_VALUE;
+    pieces->push_back({nullptr, nullptr, address, bytes});
+    return CUDA_SUCCESS;
+}
+
+CUresult AddressSpace::resolve(std::uintptr_t address, std::size_t bytes, int device, Want want, Outside outside,
+                               Pieces* pieces) const {
     pieces->clear();
     if (address == 0 || bytes > kAddressLimit || address + bytes < address) return CUDA_ERROR_INVALID_VALUE;
     const std::lock_guard lock(mutex_);
-    if (entry_around(ranges_, address) == ranges_.end()) {
-        const auto next = ranges_.lower_bound(address);
-        if (next != ranges_.end() && next->first - address < bytes) return CUDA_ERROR_INVALID_VALUE;
-        pieces->push_back({nullptr, address, bytes});
-        return CUDA_SUCCESS;
-    }
+    if (entry_around(ranges_, address) == ranges_.end()) return resolve_host(address, bytes, outside, pieces);
     while (bytes != 0) {  // over as many mappings as lie side by side
         const auto found = entry_around(mappings_, address);
         if (found == mappings_.end()) return CUDA_ERROR_INVALID_VALUE;
@@ -147,7 +156,7 @@ CUresult AddressSpace::resolve(std::uintptr_t address, std::size_t bytes, int de
         if ((allowed & bit(device)) == 0) return CUDA_ERROR_INVALID_VALUE;
         const std::uint64_t offset = address - found->first;
         const std::size_t here = mapping.bytes - offset < bytes ? mapping.bytes - offset : bytes;
-        pieces->push_back({mapping.memory, offset, here});
+        pieces->push_back({mapping.memory, nullptr, offset, here});
         address += here;
         bytes -= here;
     }

@@ -22,8 +22,9 @@ AddressSpace::AddressSpace(int devices, int numa_nodes, std::shared_ptr<Ledger> 
 
 AddressSpace::~AddressSpace() {
     for (const auto& [address, range] : ranges_) free_pages(address, range.bytes);
-    for (const auto& [address, pinned] : pinned_) free_pages(address, pinned.bytes);
 }
+
+PinnedPages::~PinnedPages() { free_pages(address_, bytes_); }
 
 HandleId AddressSpace::add_handle(std::shared_ptr<Memory> memory, Origin origin) {
     const std::lock_guard lock(mutex_);
@@ -201,12 +202,14 @@ CUresult AddressSpace::alloc_pinned(std::size_t bytes, std::uintptr_t* address) 
     const std::lock_guard lock(mutex_);
     const std::uintptr_t made = allocate_pages(bytes);
     if (made == 0) return out_of_memory("mmap of host memory", errno);
+    std::shared_ptr<const PinnedPages> pages;
     try {
-        pinned_.emplace(made, Pinned{bytes, ++last_buffer_id_});
+        pages = std::make_shared<const PinnedPages>(made, bytes);
     } catch (...) {
         free_pages(made, bytes);
         throw;
     }
+    pinned_.emplace(made, Pinned{bytes, std::move(pages), ++last_buffer_id_});
     ledger_->allocations.fetch_add(1, std::memory_order_relaxed);
     *address = made;
     return CUDA_SUCCESS;
@@ -216,7 +219,6 @@ CUresult AddressSpace::free_pinned(std::uintptr_t address) {
     const std::lock_guard lock(mutex_);
     const auto pinned = pinned_.find(address);
     if (pinned == pinned_.end()) return CUDA_ERROR_INVALID_VALUE;
-    free_pages(address, pinned->second.bytes);
     pinned_.erase(pinned);
     ledger_->allocations.fetch_sub(1, std::memory_order_relaxed);
     return CUDA_SUCCESS;

@@ -19,10 +19,27 @@ namespace fabricmem::detail::emulated {
 
 enum class Want : std::uint8_t { read, write };
 
+/// What an address outside every reservation and every pinned block is.
+enum class Outside : std::uint8_t { host_memory, refused };
+
+/// Host memory that the driver made; goes when the last work that uses it is done.
+class PinnedPages {
+public:
+    PinnedPages(std::uintptr_t address, std::size_t bytes) noexcept : address_(address), bytes_(bytes) {}
+    PinnedPages(const PinnedPages&) = delete;
+    PinnedPages& operator=(const PinnedPages&) = delete;
+    ~PinnedPages();
+
+private:
+    std::uintptr_t address_;
+    std::size_t bytes_;
+};
+
 /// Bytes that a copy touches: of a memory, or (memory null) of the host at an address.
 struct Piece {
     std::shared_ptr<Memory> memory;
-    std::uint64_t offset = 0;  ///< into the memory; without one the address itself
+    std::shared_ptr<const PinnedPages> pinned;  ///< kept while the piece is used; null for other host memory
+    std::uint64_t offset = 0;                   ///< into the memory; without one the address itself
     std::size_t bytes = 0;
 };
 using Pieces = std::vector<Piece>;
@@ -67,9 +84,10 @@ public:
     void free_device_allocs_of(int device);
 
     [[nodiscard]] Place find(std::uintptr_t address) const;
-    /// The pieces behind an address as `device` may touch them; INVALID_VALUE where it may not. An address outside
-    /// every reservation is host memory and is not checked.
-    CUresult resolve(std::uintptr_t address, std::size_t bytes, int device, Want want, Pieces* pieces) const;
+    /// The pieces behind an address as `device` may touch them; INVALID_VALUE where it may not. Plain host memory is
+    /// not checked.
+    CUresult resolve(std::uintptr_t address, std::size_t bytes, int device, Want want, Outside outside,
+                     Pieces* pieces) const;
 
     struct Counts {
         std::size_t handles = 0;
@@ -94,6 +112,7 @@ private:
     };
     struct Pinned {
         std::size_t bytes = 0;
+        std::shared_ptr<const PinnedPages> pages;
         std::uint64_t buffer_id = 0;
     };
     using Ranges = std::map<std::uintptr_t, Range>;
@@ -101,6 +120,7 @@ private:
 
     // All with mutex_ held.
     [[nodiscard]] bool mapped_within(std::uintptr_t address, std::size_t bytes) const noexcept;
+    CUresult resolve_host(std::uintptr_t address, std::size_t bytes, Outside outside, Pieces* pieces) const;
     [[nodiscard]] bool within_one_range(std::uintptr_t address, std::size_t bytes) const noexcept;
     CUresult check_access(const CUmemAccessDesc& access, const Mapping& mapping) const noexcept;
     CUresult whole_mappings(std::uintptr_t address, std::size_t bytes, std::vector<Mappings::iterator>* found);

@@ -19,13 +19,23 @@ Work copy_work(std::uintptr_t destination, std::uintptr_t source, std::size_t by
     return work;
 }
 
+// For calls whose name says which side is the device's: a stale or plain host address there is INVALID_VALUE.
+Work with_device_destination(Work work) {
+    work.destination_outside = Outside::refused;
+    return work;
+}
+Work with_device_source(Work work) {
+    work.source_outside = Outside::refused;
+    return work;
+}
+
 Work set_work(std::uintptr_t destination, unsigned char value, std::size_t bytes) {
     Work work;
     work.kind = Work::Kind::set;
     work.destination = destination;
     work.value = value;
     work.bytes = bytes;
-    return work;
+    return with_device_destination(work);
 }
 
 bool flags_are_known(Work::Kind kind, unsigned int flags) {
@@ -59,15 +69,18 @@ CUresult EmulatedDriver::memcpy(CUdeviceptr destination, CUdeviceptr source, std
 }
 
 CUresult EmulatedDriver::memcpy_htod(CUdeviceptr destination, const void* source, std::size_t bytes) noexcept {
-    return work_now(copy_work(to_address(destination), reinterpret_cast<std::uintptr_t>(source), bytes));
+    return work_now(
+        with_device_destination(copy_work(to_address(destination), reinterpret_cast<std::uintptr_t>(source), bytes)));
 }
 
 CUresult EmulatedDriver::memcpy_dtoh(void* destination, CUdeviceptr source, std::size_t bytes) noexcept {
-    return work_now(copy_work(reinterpret_cast<std::uintptr_t>(destination), to_address(source), bytes));
+    return work_now(
+        with_device_source(copy_work(reinterpret_cast<std::uintptr_t>(destination), to_address(source), bytes)));
 }
 
 CUresult EmulatedDriver::memcpy_dtod(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes) noexcept {
-    return work_now(copy_work(to_address(destination), to_address(source), bytes));
+    return work_now(
+        with_device_destination(with_device_source(copy_work(to_address(destination), to_address(source), bytes))));
 }
 
 CUresult EmulatedDriver::memcpy_async(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes,
@@ -124,6 +137,8 @@ CUresult EmulatedDriver::word(Work::Kind kind, CUstream stream, CUdeviceptr addr
     Work placed;
     placed.kind = kind;
     (kind == Work::Kind::write ? placed.destination : placed.source) = to_address(address);
+    // invented: host memory that the driver did not make is refused here, where a copy takes it.
+    placed.destination_outside = placed.source_outside = Outside::refused;
     placed.bytes = bytes;
     placed.value = value;
     placed.flags = flags;

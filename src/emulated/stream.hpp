@@ -12,6 +12,7 @@
 
 #include <cuda.h>
 
+#include "emulated/address_space.hpp"
 #include "emulated/context.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -26,6 +27,9 @@ struct Work {
     std::uint64_t value = 0;
     unsigned int flags = 0;
     int device = 0;
+    // What was the driver's memory when the work was queued is no plain host memory later, when it has been freed.
+    Outside destination_outside = Outside::host_memory;
+    Outside source_outside = Outside::host_memory;
 };
 
 struct Stream {

@@ -69,39 +69,44 @@ std::shared_ptr<Stream> StreamEngine::find(CUstream handle, Context* context) {
     return found == streams_.end() ? nullptr : found->second;
 }
 
-CUresult StreamEngine::resolve_word(const Work& work, Want want, Pieces* pieces) const {
-    const std::uintptr_t address = want == Want::write ? work.destination : work.source;
-    // invented: host memory that the driver did not make is refused here, where a copy takes it.
-    if (space_.find(address).kind == Place::Kind::unknown) return CUDA_ERROR_INVALID_VALUE;
-    return space_.resolve(address, work.bytes, work.device, want, pieces);
+CUresult StreamEngine::resolve_destination(const Work& work, Pieces* pieces) const {
+    return space_.resolve(work.destination, work.bytes, work.device, Want::write, work.destination_outside, pieces);
 }
 
-CUresult StreamEngine::check(const Work& work) const {
+CUresult StreamEngine::resolve_source(const Work& work, Pieces* pieces) const {
+    return space_.resolve(work.source, work.bytes, work.device, Want::read, work.source_outside, pieces);
+}
+
+CUresult StreamEngine::check(Work* work) const {
+    const auto is_the_drivers = [](const Piece& piece) { return piece.memory != nullptr || piece.pinned != nullptr; };
     Pieces pieces;
-    if (work.kind == Work::Kind::write) return resolve_word(work, Want::write, &pieces);
-    const CUresult result = space_.resolve(work.destination, work.bytes, work.device, Want::write, &pieces);
-    if (result != CUDA_SUCCESS || work.kind == Work::Kind::set) return result;
-    return space_.resolve(work.source, work.bytes, work.device, Want::read, &pieces);
+    CUresult result = resolve_destination(*work, &pieces);
+    if (result != CUDA_SUCCESS) return result;
+    if (is_the_drivers(pieces.front())) work->destination_outside = Outside::refused;
+    if (work->kind != Work::Kind::copy) return CUDA_SUCCESS;
+    result = resolve_source(*work, &pieces);
+    if (result == CUDA_SUCCESS && is_the_drivers(pieces.front())) work->source_outside = Outside::refused;
+    return result;
 }
 
 CUresult StreamEngine::execute(const Work& work) const {
     Pieces destination;
-    if (work.kind == Work::Kind::write) {
-        const CUresult result = resolve_word(work, Want::write, &destination);
-        if (result != CUDA_SUCCESS) return result;
-        return store_word(destination.front(), static_cast<unsigned int>(work.bytes), work.value);
-    }
-    CUresult result = space_.resolve(work.destination, work.bytes, work.device, Want::write, &destination);
+    CUresult result = resolve_destination(work, &destination);
     if (result != CUDA_SUCCESS) return result;
-    if (work.kind == Work::Kind::set) return set_pieces(destination, static_cast<unsigned char>(work.value));
+    switch (work.kind) {
+        case Work::Kind::set: return set_pieces(destination, static_cast<unsigned char>(work.value));
+        case Work::Kind::write:
+            return store_word(destination.front(), static_cast<unsigned int>(work.bytes), work.value);
+        default: break;
+    }
     Pieces source;
-    result = space_.resolve(work.source, work.bytes, work.device, Want::read, &source);
+    result = resolve_source(work, &source);
     return result == CUDA_SUCCESS ? copy_pieces(destination, source) : result;
 }
 
 CUresult StreamEngine::poll(const Work& work, bool* met) const {
     Pieces source;  // looked up each time, so that an unmap is noticed and no unmapped memory is kept alive
-    CUresult result = resolve_word(work, Want::read, &source);
+    CUresult result = resolve_source(work, &source);
     std::uint64_t current = 0;
     if (result == CUDA_SUCCESS) {
         result = load_word(source.front(), static_cast<unsigned int>(work.bytes), &current);
@@ -158,8 +163,9 @@ CUresult StreamEngine::submit_locked(Lock& lock, const std::shared_ptr<Stream>& 
         return enqueue(stream, work, std::move(after), ticket);
     }
     if (!first) {
-        const CUresult result = check(work);
-        return result == CUDA_SUCCESS ? enqueue(stream, work, std::move(after), ticket) : result;
+        Work queued = work;
+        const CUresult result = check(&queued);
+        return result == CUDA_SUCCESS ? enqueue(stream, queued, std::move(after), ticket) : result;
     }
     busy_.push_back(stream);
     ++stream->submitted;

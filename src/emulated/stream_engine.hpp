@@ -57,8 +57,9 @@ private:
     using After = std::vector<std::pair<std::shared_ptr<Stream>, std::uint64_t>>;
     enum class Step : std::uint8_t { progress, polling, blocked, drained };
 
-    CUresult resolve_word(const Work& work, Want want, Pieces* pieces) const;
-    CUresult check(const Work& work) const;
+    CUresult resolve_destination(const Work& work, Pieces* pieces) const;
+    CUresult resolve_source(const Work& work, Pieces* pieces) const;
+    CUresult check(Work* work) const;
     CUresult execute(const Work& work) const;
     CUresult poll(const Work& work, bool* met) const;
 

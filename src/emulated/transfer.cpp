@@ -168,8 +168,8 @@ CUresult set_one(const Piece& to, unsigned char value) {
         const std::uint64_t end = (to.offset + to.bytes) / page * page;
         if (::fallocate(to.memory->descriptor(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
                         static_cast<off_t>(end - begin)) == 0) {
-            const Piece head{to.memory, to.offset, static_cast<std::size_t>(begin - to.offset)};
-            const Piece tail{to.memory, end, static_cast<std::size_t>(to.offset + to.bytes - end)};
+            const Piece head{to.memory, nullptr, to.offset, static_cast<std::size_t>(begin - to.offset)};
+            const Piece tail{to.memory, nullptr, end, static_cast<std::size_t>(to.offset + to.bytes - end)};
             const CUresult result = head.bytes == 0 ? CUDA_SUCCESS : set_one(head, value);
             return result != CUDA_SUCCESS || tail.bytes == 0 ? result : set_one(tail, value);
         }

@@ -114,11 +114,7 @@ public:
     }
     Mapped(const Mapped&) = delete;
     Mapped& operator=(const Mapped&) = delete;
-    ~Mapped() {
-        unmap();
-        release();
-        if (address_ != 0) driver_.mem_address_free(address_, bytes_);
-    }
+    ~Mapped() { destroy(); }
 
     [[nodiscard]] CUresult result() const { return result_; }
     [[nodiscard]] CUdeviceptr address() const { return address_; }
@@ -134,6 +130,16 @@ public:
         if (!owned_) return CUDA_SUCCESS;
         owned_ = false;
         return driver_.mem_release(handle_);
+    }
+
+    /// All of it; the first failure's code.
+    CUresult destroy() {
+        CUresult result = unmap();
+        if (const CUresult released = release(); result == CUDA_SUCCESS) result = released;
+        if (address_ == 0) return result;
+        const CUresult freed = driver_.mem_address_free(address_, bytes_);
+        address_ = 0;
+        return result == CUDA_SUCCESS ? freed : result;
     }
 
 private:
