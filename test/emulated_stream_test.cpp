@@ -156,11 +156,16 @@ TEST_CASE("Unmapping under queued work fails the context until it is released", 
         CHECK(data.unmap() == CUDA_SUCCESS);
         bench.word(0).store(1);
     }
-    SECTION("a set of memory that is wholly gone by then") {
+    SECTION("work on memory that is wholly gone by then") {
         CHECK(bench.wait_for_one(stream, 0) == CUDA_SUCCESS);
         Mapped gone(*bench.driver, device_memory(kFabric), {access_for(kDevice)});
-        CHECK(bench.driver->memset_d8_async(gone.address(), 1, kTwoMiB, stream) == CUDA_SUCCESS);
-        CHECK(bench.driver->memcpy_async(bench.at(9), gone.address(), 4, stream) == CUDA_SUCCESS);
+        SECTION("set") { CHECK(bench.driver->memset_d8_async(gone.address(), 1, kTwoMiB, stream) == CUDA_SUCCESS); }
+        SECTION("copied from") {
+            CHECK(bench.driver->memcpy_async(bench.at(9), gone.address(), 4, stream) == CUDA_SUCCESS);
+        }
+        SECTION("copied to") {
+            CHECK(bench.driver->memcpy_async(gone.address(), bench.at(9), 4, stream) == CUDA_SUCCESS);
+        }
         CHECK(gone.destroy() == CUDA_SUCCESS);
         bench.word(0).store(1);
     }
@@ -248,6 +253,18 @@ TEST_CASE("Current contexts belong to a thread and a driver", "[emulated]") {
     CHECK(one->device_primary_ctx_release(0) == CUDA_SUCCESS);
     CHECK(one->device_primary_ctx_release(1) == CUDA_SUCCESS);
     CHECK(one->device_primary_ctx_release(1) == CUDA_ERROR_INVALID_CONTEXT);
+}
+
+TEST_CASE("A primary context takes its cuMemAlloc memory and its streams with it", "[emulated]") {
+    const auto driver = make_emulated_driver();
+    {
+        const CurrentContext context(*driver);
+        CUdeviceptr address = 0;
+        REQUIRE(driver->mem_alloc(&address, kTwoMiB) == CUDA_SUCCESS);
+        const CUstream stream = make_stream(*driver, 0);
+        CHECK(driver->stream_wait_value32(stream, address, 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
+    }
+    CHECK(emulated_counts(*driver) == EmulatedCounts{});
 }
 
 TEST_CASE("Only devices with access copy, and read access does not write", "[emulated]") {
