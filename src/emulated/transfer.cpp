@@ -45,9 +45,7 @@ std::uint64_t load_at(std::byte* address) noexcept {
 
 void store_any(std::byte* address, std::size_t bytes, std::uint64_t value) noexcept {
     if (!is_word(reinterpret_cast<std::uintptr_t>(address), bytes)) {
-        unsigned char raw[8];
-        for (std::size_t i = 0; i < bytes; ++i) raw[i] = static_cast<unsigned char>(value >> (8 * i));
-        std::memcpy(address, raw, bytes);
+        for (std::size_t i = 0; i < bytes; ++i) address[i] = static_cast<std::byte>(value >> (8 * i));
         return;
     }
     switch (bytes) {
@@ -60,10 +58,8 @@ void store_any(std::byte* address, std::size_t bytes, std::uint64_t value) noexc
 
 std::uint64_t load_any(std::byte* address, std::size_t bytes) noexcept {
     if (!is_word(reinterpret_cast<std::uintptr_t>(address), bytes)) {
-        unsigned char raw[8];
-        std::memcpy(raw, address, bytes);
         std::uint64_t value = 0;
-        for (std::size_t i = 0; i < bytes; ++i) value |= std::uint64_t{raw[i]} << (8 * i);
+        for (std::size_t i = 0; i < bytes; ++i) value |= std::to_integer<std::uint64_t>(address[i]) << (8 * i);
         return value;
     }
     switch (bytes) {
