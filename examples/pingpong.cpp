@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// fabricmem-pingpong: two processes send bytes to and fro through each other's fabric memory. This file is the story;
+// the rounds are in pingpong_loop.hpp.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fabricmem/fabricmem.hpp>
+
+#include "pingpong_deadline.hpp"
+#include "pingpong_loop.hpp"
+#include "pingpong_options.hpp"
+#include "pingpong_process.hpp"
+#include "pingpong_report.hpp"
+#include "pingpong_setup.hpp"
+#include "pingpong_wire.hpp"
+
+namespace pingpong {
+namespace {
+
+// Calls that may block for as long as the driver or, with a peer on another node, its IMEX daemon likes.
+constexpr auto kSetUpStep = "finding a driver and making memory with it";
+constexpr auto kImportStep = "importing the peer's memory";
+constexpr auto kCloseStep = "giving the peer's memory back";
+
+/// This side's blob to the peer, the peer's memory to here.
+fabricmem::ImportedFabricBuffer exchange(Control& control, const Side& side, std::chrono::seconds timeout) {
+    control.send(Message::blob, side.memory().blob().to_bytes());
+    const std::vector<std::byte> bytes = control.receive(Message::blob, "the blob of its memory");
+    const Watchdog watchdog(kImportStep, timeout);
+    return {side.driver(), fabricmem::HandleBlob::from_bytes(bytes)};
+}
+
+Agreement agreement(const Options& options, const Side& side) {
+    const auto number = [](const std::optional<std::uint32_t>& value) {
+        return value ? std::to_string(*value) : std::string("the default");
+    };
+    return {{"--driver", std::string(side.driver()->name())},
+            {"--mode", std::string(to_string(options.mode))},
+            {"--location", std::string(to_string(options.location))},
+            {"--sizes", sizes_text(options.sizes)},
+            {"--iterations", number(options.iterations)},
+            {"--warmup", number(options.warmup)}};
+}
+
+/// The rounds of all sizes, numbered through.
+std::vector<Rounds> plan(const Options& options) {
+    std::vector<Rounds> all;
+    std::uint32_t next = 1;
+    for (const std::size_t bytes : options.sizes) {
+        all.push_back({.bytes = bytes,
+                       .first = next,
+                       .warmup = options.warmup_for(bytes),
+                       .measured = options.iterations_for(bytes)});
+        next += all.back().count();
+    }
+    return all;
+}
+
+struct Total {
+    std::uint64_t rounds = 0;
+    std::uint64_t bytes = 0;
+};
+
+Total total_of(const std::vector<Rounds>& all) {
+    Total total;
+    for (const Rounds& rounds : all) {
+        total.rounds += rounds.count();
+        total.bytes += std::uint64_t{rounds.count()} * rounds.bytes;
+    }
+    return total;
+}
+
+void play_all(const Options& options, const std::vector<Rounds>& all, Transport& transport, Payload& payload,
+              Report& report) {
+    Progress progress(options, total_of(all).rounds);
+    const AfterRound count_round = [&] { progress.count_round(); };
+    for (const Rounds& rounds : all) {
+        progress.begin_size(rounds.bytes);
+        if (options.role == Role::connect) {
+            play_second(transport, payload, rounds, count_round);
+        } else {
+            std::vector<double> round_trips_us = play_first(transport, payload, rounds, count_round);
+            progress.clear();
+            report.add(summarize(rounds.bytes, std::move(round_trips_us)));
+        }
+    }
+}
+
+/// All that happens between two sides that are connected.
+void play(const Options& options, Control& control, const Side& side, Report& report) {
+    const long peer_process = agree(control, agreement(options, side));
+    report.say_processes(::getpid(), peer_process);
+    fabricmem::ImportedFabricBuffer peer_memory = exchange(control, side, options.timeout);
+
+    const std::vector<Rounds> all = plan(options);
+    {
+        const Memory memory = memory_of(side.memory(), peer_memory);
+        Payload payload(options.mode, side.driver(), memory, options.largest_bytes(), control);
+        const std::unique_ptr<Transport> transport = make_transport(options.mode, side.driver(), memory, control);
+        try {
+            play_all(options, all, *transport, payload, report);
+        } catch (const std::exception& error) {
+            control.say_failure(error.what());  // before the transport goes: what it lets go of may reach the peer
+            throw;
+        }
+    }
+    // Nothing is under way any more on this side. Both have looked at every byte once both have said so.
+    control.send(Message::done, "");
+    (void)control.receive(Message::done, "the end of its rounds");
+    {
+        const Watchdog watchdog(kCloseStep, options.timeout);
+        peer_memory.close();
+    }
+    const Total total = total_of(all);
+    report.end_well(total.rounds, total.bytes);
+}
+
+/// What outlives a side's failure, so that the peer can be told of it. The connection goes first: the peer then sees
+/// that it is over, and ends.
+struct Peer {
+    std::optional<PeerProcess> process{};  // where this process started it
+    std::optional<Control> control{};
+};
+
+/// The side that connects does so first of all: then whatever fails later, the other side is told.
+void run_second(const Options& options, Peer& peer, Report& report) {
+    peer.control.emplace(connect_to(options.endpoint, Deadline(options.timeout)), options.timeout);
+    std::optional<Watchdog> watchdog(std::in_place, kSetUpStep, options.timeout);
+    const Side side(options);
+    watchdog.reset();
+    report.introduce(side.introduction());
+    play(options, *peer.control, side, report);
+}
+
+/// The side that has the clock.
+void run_first(const Options& options, Peer& peer, Report& report) {
+    std::optional<Watchdog> watchdog(std::in_place, kSetUpStep, options.timeout);
+    const Side side(options);
+    watchdog.reset();
+    report.introduce(side.introduction());
+
+    const Listener listener(options.endpoint);
+    if (options.role == Role::listen) {
+        report.say_listening(listener.endpoint().host, listener.endpoint().port);
+    } else {
+        peer.process.emplace(peer_arguments(options, side.driver()->name(), listener.endpoint()));
+    }
+    const Deadline deadline(options.timeout);
+    peer.control.emplace(listener.accept(deadline, peer.process ? peer.process->ended_fd() : -1), options.timeout);
+    play(options, *peer.control, side, report);
+    if (peer.process) peer.process->expect_success(Deadline(options.timeout));
+}
+
+int run(const Options& options) {
+    Report report(options);
+    Peer peer;
+    try {
+        if (options.role == Role::connect) {
+            run_second(options, peer, report);
+        } else {
+            run_first(options, peer, report);
+        }
+        return 0;
+    } catch (const std::exception& error) {
+        const bool peer_knows = peer.control && peer.control->say_failure(error.what());
+        // A peer that was started by this program leaves the talking to who started it.
+        if (!(options.spawned && peer_knows)) report.end_badly(error.what());
+        return 1;
+    }
+}
+
+}  // namespace
+}  // namespace pingpong
+
+int main(int argc, char** argv) {
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    try {
+        const pingpong::Options options = pingpong::parse_options(arguments);
+        if (options.help) {
+            fmt::print("{}", pingpong::help_text());
+            return 0;
+        }
+        if (options.version) {
+            const fabricmem::Version version = fabricmem::library_version();
+            fmt::print("fabricmem-pingpong {}.{}.{}\n", version.major, version.minor, version.patch);
+            return 0;
+        }
+        return pingpong::run(options);
+    } catch (const pingpong::WrongOption& wrong) {
+        fmt::print(stderr, "fabricmem-pingpong: {} (see --help)\n", wrong.what());
+        return 2;
+    } catch (const std::exception& error) {  // stdout is closed, say
+        fmt::print(stderr, "fabricmem-pingpong: error: {}\n", error.what());
+        return 1;
+    }
+}

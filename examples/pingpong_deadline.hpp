@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Time limits: a point in time that waits end at, and a watchdog for calls that can't be given one.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace pingpong {
+
+using Clock = std::chrono::steady_clock;
+
+class Deadline {
+public:
+    explicit Deadline(std::chrono::milliseconds timeout) : end_(Clock::now() + timeout) {}
+
+    [[nodiscard]] bool passed() const noexcept { return Clock::now() >= end_; }
+    /// What is left, for poll(2): rounded up, 0 when passed.
+    [[nodiscard]] int left_ms() const noexcept;
+
+private:
+    Clock::time_point end_;
+};
+
+/// Ends the process with one line on stderr and exit code 1 if it is still there when the time is up. For calls into
+/// the driver that may block without limit, as an import from another node can.
+class Watchdog {
+public:
+    Watchdog(std::string step, std::chrono::milliseconds timeout);
+    Watchdog(const Watchdog&) = delete;
+    Watchdog& operator=(const Watchdog&) = delete;
+    ~Watchdog();
+
+private:
+    void watch();
+
+    const std::string step_;
+    const Deadline deadline_;
+    std::mutex mutex_;
+    std::condition_variable ended_changed_;
+    bool ended_ = false;
+    std::thread thread_;  // last: it uses all the others
+};
+
+}  // namespace pingpong
