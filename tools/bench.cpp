@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// fabricmem-bench: what the library costs beside the driver calls that it makes.
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "bench/cases.hpp"
+#include "bench/options.hpp"
+#include "bench/report.hpp"
+#include "pingpong_process.hpp"
+#include "pingpong_setup.hpp"
+#include "pingpong_wire.hpp"
+
+namespace bench {
+namespace {
+
+constexpr std::chrono::seconds kTimeout{300};  // of each wait for the other process: a case of many rounds takes long
+
+/// The second process: does its part of the same cases, in the same order. Returns the exit code.
+int serve(const Options& options) {
+    const pingpong::Deadline deadline(kTimeout);
+    pingpong::Control control(pingpong::connect_to({.port = options.connect_port}, deadline), kTimeout);
+    try {
+        const auto driver = pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
+        if (options.wants("import")) serve_import(driver, options, control);
+        if (options.wants("pingpong")) serve_pingpong(driver, options, control);
+        return 0;
+    } catch (const std::exception& error) {
+        if (!control.say_failure(error.what())) throw;
+        return 1;  // the first process does the talking
+    }
+}
+
+std::vector<std::string> serving_arguments(const Options& options, std::string_view driver, std::uint16_t port) {
+    std::vector<std::string> arguments{
+        "--connect-port", std::to_string(port),           "--driver", std::string(driver),
+        "--device",       std::to_string(options.device), "--rounds", std::to_string(options.rounds),
+        "--runs",         std::to_string(options.runs)};
+    if (!options.only.empty()) arguments.insert(arguments.end(), {"--only", options.only});
+    return arguments;
+}
+
+void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take) {
+    const pingpong::Listener listener({});
+    pingpong::PeerProcess peer(serving_arguments(options, driver->name(), listener.endpoint().port));
+    pingpong::Control control(listener.accept(pingpong::Deadline(kTimeout), peer.ended_fd()), kTimeout);
+    try {
+        if (options.wants("import")) bench_import(driver, options, control, take);
+        if (options.wants("pingpong")) bench_pingpong(driver, options, control, take);
+    } catch (const std::exception& error) {
+        control.say_failure(error.what());
+        throw;
+    }
+    peer.expect_success(pingpong::Deadline(kTimeout));
+}
+
+void run(const Options& options) {
+    const pingpong::ChosenDriver chosen =
+        pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device));
+    const Setting setting = setting_of(*chosen.driver, options.device, chosen.refused);
+    const bool table = !options.json || !options.json_file.empty();
+    if (table) print_setting(setting, options);
+
+    std::vector<Comparison> comparisons;
+    const Take take = [&](const Comparison& comparison) {
+        if (table) print_row(comparison);
+        comparisons.push_back(comparison);
+    };
+    if (options.wants("blob")) bench_blob(chosen.driver, options, take);
+    if (options.wants("lifecycle")) bench_lifecycle(chosen.driver, options, take);
+    if (options.wants("import")) bench_own_import(chosen.driver, options, take);
+    if (options.wants("import") || options.wants("pingpong")) run_with_peer(chosen.driver, options, take);
+    if (options.json) print_json(setting, options, comparisons);
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    try {
+        const bench::Options options = bench::parse_options(arguments);
+        if (options.help) {
+            fmt::print("{}", bench::help_text());
+        } else if (options.connect_port != 0) {
+            return bench::serve(options);
+        } else {
+            bench::run(options);
+        }
+        return 0;
+    } catch (const pingpong::WrongOption& wrong) {
+        fmt::print(stderr, "fabricmem-bench: {} (see --help)\n", wrong.what());
+        return 2;
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "fabricmem-bench: error: {}\n", error.what());
+        return 1;
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line of fabricmem-bench.
+#include "options.hpp"
+
+#include <array>
+
+#include "pingpong_arguments.hpp"
+
+namespace bench {
+namespace {
+
+using pingpong::number_of;
+using pingpong::Word;
+
+constexpr std::array kNames{Word<std::string_view>{"lifecycle", "lifecycle"},
+                            Word<std::string_view>{"import", "import"}, Word<std::string_view>{"blob", "blob"},
+                            Word<std::string_view>{"pingpong", "pingpong"}};
+
+using Row = pingpong::OptionRow<Options>;
+const std::array kRows{
+    Row{"--driver", "auto|cuda|emulated", "auto: the real driver where it has fabric memory, else the emulated one",
+        [](Options& options, std::string_view text) { options.driver = pingpong::driver_choice_of(text); }},
+    Row{"--device", "N", "the GPU, of both processes (default: 0)",
+        [](Options& options, std::string_view text) { options.device = number_of(text, 0, 1023); }},
+    Row{"--only", "NAME", "lifecycle, import, blob or pingpong",
+        [](Options& options, std::string_view text) { options.only = pingpong::meaning_of(text, kNames); }},
+    Row{"--rounds", "N", "rounds of a run (default: 1000)",
+        [](Options& options, std::string_view text) { options.rounds = number_of<std::uint32_t>(text, 1, 1'000'000); }},
+    Row{"--runs", "N", "runs; each gives one median (default: 5)",
+        [](Options& options, std::string_view text) { options.runs = number_of<std::uint32_t>(text, 1, 100); }},
+    Row{"--json", "[FILE]", "one JSON document, on stdout or into a file",
+        [](Options& options, std::string_view text) {
+            options.json = true;
+            options.json_file = text;
+        }},
+    Row{"--help", "", "this text", [](Options& options, std::string_view) { options.help = true; }},
+    // What is added for the second process; not for humans.
+    Row{"--connect-port", "PORT", "",
+        [](Options& options, std::string_view text) {
+            options.connect_port = number_of<std::uint16_t>(text, 1, 65'535);
+        }},
+};
+
+}  // namespace
+
+Options parse_options(std::span<const std::string> arguments) {
+    Options options;
+    pingpong::apply_options(std::span<const Row>(kRows), arguments, options);
+    return options;
+}
+
+std::string help_text() {
+    return "fabricmem-bench: what the library costs beside the driver calls that it makes, in turns in one "
+           "process.\n\n" +
+           pingpong::help_lines(std::span<const Row>(kRows)) +
+           "\nExit code: 0 measured, 1 it failed, 2 a wrong option.\n";
+}
+
+}  // namespace bench

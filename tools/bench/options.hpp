@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the command line of fabricmem-bench can say.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "pingpong_options.hpp"
+
+namespace bench {
+
+struct Options {
+    pingpong::DriverChoice driver = pingpong::DriverChoice::automatic;
+    int device = 0;
+    std::string only{};  ///< empty: all
+    std::uint32_t rounds = 1000;
+    std::uint32_t runs = 5;
+    bool json = false;
+    std::string json_file{};         ///< empty: stdout
+    std::uint16_t connect_port = 0;  ///< not 0: this is the second process, started by the first
+    bool help = false;
+
+    [[nodiscard]] bool wants(std::string_view name) const noexcept { return only.empty() || only == name; }
+};
+
+/// Throws pingpong::WrongOption.
+[[nodiscard]] Options parse_options(std::span<const std::string> arguments);
+
+[[nodiscard]] std::string help_text();
+
+}  // namespace bench

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was measured where, as a table or as JSON.
+#include "report.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <stdexcept>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "pingpong_setup.hpp"
+
+namespace bench {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string now_utc() {
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    gmtime_r(&now, &parts);
+    std::array<char, 32> text{};
+    const std::size_t length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return {text.data(), length};
+}
+
+/// "580.159.04", from a line as "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  Tue ..."; empty: unknown.
+std::string kernel_module_version() {
+    std::ifstream file("/proc/driver/nvidia/version");
+    for (std::string word; file >> word;) {
+        const bool digits_and_dots = word.find_first_not_of("0123456789.") == word.npos;
+        if (digits_and_dots && word.find('.') != word.npos) return word;
+    }
+    return {};
+}
+
+std::string driver_version(fabricmem::Driver& driver) {
+    int version = 0;
+    if (driver.driver_get_version(&version) != CUDA_SUCCESS) return "not known";
+    std::string text = fmt::format("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    const std::string module = driver.name() == "cuda" ? kernel_module_version() : std::string();
+    if (!module.empty()) text += fmt::format(", kernel module {}", module);
+    return text;
+}
+
+std::string spread_text(const Series& series) {
+    return fmt::format("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
+}
+
+Json to_json(const Series& series) {
+    return {{"median_us", series.median()},
+            {"least_us", series.least()},
+            {"most_us", series.most()},
+            {"run_medians_us", series.run_medians_us}};
+}
+
+Json to_json(const Comparison& comparison) {
+    Json json{{"name", comparison.name}, {"what", comparison.what}, {"library", to_json(comparison.library)}};
+    if (comparison.raw) {
+        json["raw"] = to_json(*comparison.raw);
+        json["difference_us"] = comparison.library.median() - comparison.raw->median();
+        json["ratio"] = comparison.library.median() / comparison.raw->median();
+    }
+    return json;
+}
+
+}  // namespace
+
+double median_of(std::vector<double> values) {
+    if (values.empty()) throw std::logic_error("the median of nothing");
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+double Series::median() const { return median_of(run_medians_us); }
+double Series::least() const { return *std::min_element(run_medians_us.begin(), run_medians_us.end()); }
+double Series::most() const { return *std::max_element(run_medians_us.begin(), run_medians_us.end()); }
+
+Setting setting_of(fabricmem::Driver& driver, int device, std::string refused) {
+    Setting setting{.date = now_utc(),
+                    .driver = std::string(driver.name()),
+                    .driver_version = driver_version(driver),
+                    .device = fmt::format("{} ({})", device, pingpong::device_name(driver, device)),
+                    .caveat = {},
+                    .refused = std::move(refused)};
+    if (setting.driver != "cuda") {
+        setting.caveat =
+            "not a real driver: its calls cost what the emulation costs; only the differences between "
+            "library and raw mean something";
+    }
+    return setting;
+}
+
+void print_setting(const Setting& setting, const Options& options) {
+    fmt::print("{} driver ({}), device {}, {}\n", setting.driver, setting.driver_version, setting.device, setting.date);
+    if (!setting.refused.empty()) fmt::print("the real driver was not taken: {}\n", setting.refused);
+    if (!setting.caveat.empty()) fmt::print("caveat: {}\n", setting.caveat);
+    fmt::print("microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
+               options.runs, options.rounds);
+    fmt::print("{:<22} {:>32} {:>32} {:>10} {:>7}\n", "", "library", "raw", "difference", "ratio");
+    std::fflush(stdout);
+}
+
+void print_row(const Comparison& comparison) {
+    fmt::print("{:<22} {:>32}", comparison.name, spread_text(comparison.library));
+    if (comparison.raw) {
+        fmt::print(" {:>32} {:>+10.3f} {:>7.3f}", spread_text(*comparison.raw),
+                   comparison.library.median() - comparison.raw->median(),
+                   comparison.library.median() / comparison.raw->median());
+    }
+    fmt::print("\n");
+    std::fflush(stdout);
+}
+
+void print_json(const Setting& setting, const Options& options, const std::vector<Comparison>& comparisons) {
+    Json document{{"program", "fabricmem-bench"},
+                  {"date", setting.date},
+                  {"driver", setting.driver},
+                  {"driver_version", setting.driver_version},
+                  {"device", setting.device},
+                  {"caveat", setting.caveat.empty() ? Json() : Json(setting.caveat)},
+                  {"real_driver_answer", setting.refused.empty() ? Json() : Json(setting.refused)},
+                  {"rounds", options.rounds},
+                  {"runs", options.runs},
+                  {"results", Json::array()}};
+    for (const Comparison& comparison : comparisons) document["results"].push_back(to_json(comparison));
+    const std::string text = document.dump(2, ' ', false, Json::error_handler_t::replace);
+    if (options.json_file.empty()) {
+        fmt::print("{}\n", text);
+        return;
+    }
+    std::ofstream file(options.json_file);
+    file << text << '\n';
+    if (!file.flush()) throw std::runtime_error(fmt::format("can't write {}", options.json_file));
+}
+
+}  // namespace bench
