@@ -94,8 +94,8 @@ struct ImportOptions {
 /// while no other uses the object. Different objects need no lock.
 ///
 /// The GPU is never waited for: the memory must be idle when it is unmapped (close(), destructor, move assignment over
-/// it). GPU work on it that is still queued then fails with CUDA_ERROR_LAUNCH_FAILED (719), which loses the whole CUDA
-/// context (docs/driver-notes.md).
+/// it). GPU work on it that is still queued then fails with CUDA_ERROR_ILLEGAL_ADDRESS (700) or LAUNCH_FAILED (719),
+/// which loses the whole CUDA context (docs/driver-notes.md).
 ///
 /// After fork() the child's copies own nothing: its destructors do nothing, and calls of the driver's throw
 /// Error{unsupported}.
@@ -159,9 +159,11 @@ public:
     /// Unmaps, releases and gives the address back. Importers keep their mappings and the bytes in them; nobody can
     /// import the memory any more once the last reference is gone.
     ///
-    /// Says whether something in this process still references the memory (asked by importing its own handle, as the
-    /// driver counts references but does not tell: one more call, about 30 us on an H100). Throws Error where a driver
-    /// call failed; what could be released is, and the buffer is closed all the same. A second call returns `released`.
+    /// Says whether something in this process still holds a retained handle to the memory. The driver counts references
+    /// but does not tell; it imports the memory's own handle for as long as the exporter has one, and then no more
+    /// (docs/driver-notes.md), so that is tried: one more call. Imports, here or in peers, do not count.
+    /// Throws Error where a driver call failed; what could be released is, and the buffer is closed all the same. A
+    /// second call returns `released`.
     CloseResult close();
 };
 

@@ -1,20 +1,100 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the library learns through a driver once and keeps: each Driver carries one of these.
+// What the library learns through a driver once and keeps, so that making and importing a buffer makes no call beyond
+// the necessary ones. Each Driver carries one. Failures are not kept: the next caller asks again.
 #pragma once
 
-namespace fabricmem {
+#include <sys/types.h>
 
-class Driver;
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
-namespace detail {
+#include <fabricmem/driver.hpp>
+#include <fabricmem/handle_blob.hpp>
+#include <fabricmem/platform.hpp>
+#include <fabricmem/types.hpp>
+
+namespace fabricmem::detail {
+
+struct DeviceFacts {
+    CUdevice device = 0;
+    Id128 uuid;
+    std::string pci_bus_id;
+    bool fabric_attribute = false;    // attribute 128; proves nothing (docs/driver-notes.md), good for explanations
+    bool rdma_attribute = false;      // GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
+    int nearest_numa_node = 0;        // HOST_NUMA_ID; 0 where the system has no NUMA
+    std::vector<int> reachable_from;  // ordinals of the devices that can access this one's memory, itself included
+};
+
+struct Topology {
+    std::vector<DeviceFacts> devices;  // by ordinal
+
+    [[nodiscard]] std::optional<int> ordinal_of(const Id128& uuid) const noexcept;
+};
+
+/// Who this process is, as blobs and error texts tell it.
+struct ProcessIdentity {
+    std::optional<Id128> host_id;
+    std::optional<Id128> boot_id;
+    std::optional<std::uint32_t> process_id;
+    std::optional<std::uint64_t> pid_namespace;
+    std::optional<std::uint64_t> process_start;
+};
 
 class DriverState {
 public:
-    explicit DriverState(Driver& driver) noexcept : driver_(driver) {}
+    static constexpr std::size_t kRetiredRangesMax = 1024;
+    static constexpr std::uint64_t kRetiredBytesMax = std::uint64_t{1} << 40;
+
+    explicit DriverState(Driver& driver) noexcept;
+    DriverState(const DriverState&) = delete;
+    DriverState& operator=(const DriverState&) = delete;
+    ~DriverState();
+
+    [[nodiscard]] static DriverState& of(const Driver& driver) noexcept { return *driver.state_; }
+
+    /// Throws Error{unsupported} without a device, or as the failing call says.
+    [[nodiscard]] std::shared_ptr<const Topology> topology();
+    /// Minimum granularity in bytes. Throws as the failing call says.
+    [[nodiscard]] std::uint64_t granularity(const CUmemAllocationProp& properties);
+    [[nodiscard]] std::shared_ptr<const ProcessIdentity> identity();
+    /// The lowest channel that this process can open. Kept once found: a process has one for life.
+    [[nodiscard]] std::optional<std::int32_t> imex_channel();
+    /// Kept once the fabric's probe is over (or there is none); nullopt where there is no multi-node fabric.
+    [[nodiscard]] std::optional<FabricPlace> fabric_place(const DeviceFacts& device);
+
+    /// Keeps a reserved range from being used again; gives the oldest ones back beyond the caps.
+    void retire(CUdeviceptr address, std::uint64_t bytes) noexcept;
+
+    /// True in a child that was forked after the driver was made.
+    [[nodiscard]] bool forked() const noexcept;
 
 private:
-    [[maybe_unused]] Driver& driver_;
+    struct RetiredRange {
+        CUdeviceptr address;
+        std::uint64_t bytes;
+    };
+    using GranularityKey = std::tuple<int, int, unsigned>;  // location type, location id, handle types
+
+    [[nodiscard]] Topology learn_topology();
+
+    Driver& driver_;
+    pid_t process_id_;
+    std::mutex mutex_;  // guards all below; never held across a call of the driver or the platform
+    std::shared_ptr<const Topology> topology_;
+    std::shared_ptr<const ProcessIdentity> identity_;
+    std::map<GranularityKey, std::uint64_t> granularities_;
+    std::optional<std::int32_t> imex_channel_;
+    std::map<std::string, std::optional<FabricPlace>> fabric_places_;  // by PCI bus id
+    std::deque<RetiredRange> retired_;
+    std::uint64_t retired_bytes_ = 0;
 };
 
-}  // namespace detail
-}  // namespace fabricmem
+}  // namespace fabricmem::detail

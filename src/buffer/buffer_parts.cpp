@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "buffer/buffer_parts.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <exception>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "driver/driver_state.hpp"
+#include "log/log.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+constexpr std::uint64_t kAlignmentMax = std::uint64_t{1} << 47;
+
+void note(TearDownFailure& first, const char* call, std::uint64_t bytes, CUresult result) noexcept {
+    if (result == CUDA_SUCCESS) return;
+    if (first.call == nullptr) {
+        first = {call, result};
+    } else {
+        log_failure(call, bytes, result);
+    }
+}
+
+}  // namespace
+
+BufferParts::BufferParts(std::shared_ptr<Driver> driver_to_keep) noexcept
+    : driver(std::move(driver_to_keep)), owner(::getpid()) {}
+
+BufferParts::~BufferParts() {
+    const std::uint64_t bytes = range.get().bytes;
+    const TearDownFailure failure = tear_down();
+    if (failure.call != nullptr) log_failure(failure.call, bytes, failure.result);
+}
+
+bool BufferParts::forked() const noexcept { return ::getpid() != owner; }
+
+void* BufferParts::base() const noexcept {
+    return reinterpret_cast<void*>(
+        static_cast<std::uintptr_t>(range.get().address));  // NOLINT(performance-no-int-to-ptr)
+}
+
+BufferInfo BufferParts::info() const noexcept { return {base(), blob.bytes, blob.mapped_bytes, location, blob}; }
+
+TearDownFailure BufferParts::tear_down() noexcept {
+    if (forked()) {
+        // The parent's resources: whatever the driver would make of these calls, they are not this process's to make.
+        mapping.abandon();
+        allocation.abandon();
+        range.abandon();
+        before_tear_down = nullptr;
+        return {};
+    }
+    if (const auto callback = std::exchange(before_tear_down, nullptr); callback != nullptr) {
+        try {
+            callback(info());
+        } catch (const std::exception& error) {
+            log(LogLevel::error, "before_tear_down threw, tearing down all the same: {}", error.what());
+        } catch (...) {
+            log(LogLevel::error,
+                "before_tear_down threw something that is no std::exception, tearing down all the same");
+        }
+    }
+    TearDownFailure first;
+    const Range whole = range.get();
+    const bool was_mapped = static_cast<bool>(mapping);
+    note(first, MappingTraits::kCloseCall, whole.bytes, mapping.close());
+    note(first, AllocationTraits::kCloseCall, whole.bytes, allocation.close());
+    if (range && was_mapped && retire_address == RetireAddress::yes) {
+        range.abandon();
+        DriverState::of(*driver).retire(whole.address, whole.bytes);
+    }
+    note(first, AddressRangeTraits::kCloseCall, whole.bytes, range.close());
+    return first;
+}
+
+std::vector<int> checked_devices(const std::vector<int>& asked, std::size_t device_count) {
+    std::vector<int> devices = asked;
+    std::sort(devices.begin(), devices.end());
+    devices.erase(std::unique(devices.begin(), devices.end()), devices.end());
+    for (const int device : devices) {
+        if (device < 0 || static_cast<std::size_t>(device) >= device_count) {
+            throw Error({.kind = ErrorKind::bad_argument,
+                         .subject = fmt::format("the access list names device {}, and there are {} devices", device,
+                                                device_count)});
+        }
+    }
+    return devices;
+}
+
+std::uint64_t checked_alignment(std::uint64_t alignment_bytes, std::uint64_t granularity) {
+    if (alignment_bytes != 0 && (!std::has_single_bit(alignment_bytes) || alignment_bytes > kAlignmentMax)) {
+        throw Error(
+            {.kind = ErrorKind::bad_argument,
+             .subject = fmt::format("an alignment of {} bytes is no power of two up to 2^47", alignment_bytes)});
+    }
+    return std::max(alignment_bytes, granularity);
+}
+
+void check_driver(const std::shared_ptr<Driver>& driver) {
+    if (driver == nullptr) throw Error({.kind = ErrorKind::bad_argument, .subject = "the driver is null"});
+    if (DriverState::of(*driver).forked()) {
+        throw Error({.kind = ErrorKind::unsupported,
+                     .code = CUDA_ERROR_NOT_INITIALIZED,
+                     .subject = "the driver was made before this process was forked",
+                     .cause = "CUDA does not survive fork()",
+                     .cure = "start the child with exec, and make its driver there"});
+    }
+}
+
+}  // namespace fabricmem::detail

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "buffer/zero.hpp"
+
+#include <cstring>
+
+#include "log/log.hpp"
+#include "vmm/context.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+constexpr auto kPatience = std::chrono::seconds(60);
+
+// Unmapping memory under queued work loses the context, so this memory is given up instead.
+[[noreturn]] void give_up(BufferParts& parts, Stream& stream) {
+    const std::uint64_t bytes = parts.range.get().bytes;
+    stream.abandon();
+    parts.mapping.abandon();
+    parts.allocation.abandon();
+    parts.range.abandon();
+    log(LogLevel::error, "{} bytes are kept until the process ends: a memset of them is still queued", bytes);
+    throw Error({.kind = ErrorKind::timed_out,
+                 .call = "cuMemsetD8Async",
+                 .bytes = bytes,
+                 .subject = to_string(parts.location),
+                 .cause = "the GPU did not get to it within 60 s",
+                 .cure = "look for a kernel that never ends"});
+}
+
+}  // namespace
+
+void zero(BufferParts& parts, int ordinal) {
+    const Range& whole = parts.range.get();
+    if (parts.access.host) {
+        std::memset(parts.base(), 0, whole.bytes);
+        return;
+    }
+    if (ordinal < 0) ordinal = parts.access.devices.front();
+    Driver& driver = *parts.driver;
+    const CurrentContext current(driver, ordinal);
+    Stream stream = make_stream(driver);
+    check(driver.memset_d8_async(whole.address, 0, whole.bytes, stream.get()), driver,
+          {.call = "cuMemsetD8Async", .bytes = whole.bytes, .location = parts.location});
+    if (wait_for(driver, stream.get(), std::chrono::steady_clock::now() + kPatience) == Finished::no)
+        give_up(parts, stream);
+    check(stream.close(), driver, {.call = "cuStreamDestroy"});
+}
+
+}  // namespace fabricmem::detail

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of causes. Each row's source is docs/driver-notes.md (seen on a GPU) or reports from the field: what is
+// inferred is worded as likely.
+#include "driver/check.hpp"
+
+#include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <fabricmem/platform.hpp>
+
+#include "driver/driver_state.hpp"
+#include "error/result_name.hpp"
+#include "log/log.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+struct Finding {
+    ErrorKind kind = ErrorKind::driver;
+    std::string cause;
+    std::string cure;
+};
+
+constexpr const char* kMakeChannel =
+    "as administrator make the node (mkdir -p /dev/nvidia-caps-imex-channels; mknod "
+    "/dev/nvidia-caps-imex-channels/channel0 c $(awk '$2==\"nvidia-caps-imex-channels\"{print $1}' /proc/devices) 0) "
+    "or "
+    "load the nvidia module with NVreg_CreateImexChannel0=1; pass the node into the container; in Kubernetes claim a "
+    "ComputeDomain";
+
+Finding channel_not_openable(const ImexChannel& channel) {
+    const std::string node = fmt::format("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
+    Finding finding{ErrorKind::not_permitted, {}, {}};
+    if (!channel.major_matches) {
+        finding.cause = fmt::format(
+            "{} has a stale major number: it differs from the one in /proc/devices, which changes "
+            "from node to node and boot to boot",
+            node);
+        finding.cure = "as administrator remove the node and make it again with the number in /proc/devices";
+    } else if (channel.open_errno == EACCES) {
+        finding.cause = fmt::format("{} is there, but its mode or owner keeps this user from opening it", node);
+        finding.cure = fmt::format("as administrator: chmod 0666 {}", node);
+    } else if (channel.open_errno == EPERM) {
+        finding.cause =
+            fmt::format("{} is there, but likely a device cgroup keeps this container from opening it", node);
+        finding.cure = "give the container a device rule for it (docker run --device, or a ComputeDomain claim)";
+    } else {
+        finding.cause = fmt::format(
+            "{} can't be opened (errno {}): likely its minor number is beyond the driver's "
+            "ImexChannelCount (/proc/driver/nvidia/params)",
+            node, channel.open_errno);
+        finding.cure = "use a channel number below ImexChannelCount, or raise NVreg_ImexChannelCount";
+    }
+    return finding;
+}
+
+// No permission for a fabric handle: the channel nodes tell why.
+Finding explain_channel(Driver& driver) {
+    const std::vector<ImexChannel> channels = driver.platform().imex_channels();
+    if (channels.empty()) {
+        return {ErrorKind::not_permitted,
+                "this process sees no IMEX channel node (/dev/nvidia-caps-imex-channels/channelN)", kMakeChannel};
+    }
+    for (const ImexChannel& channel : channels) {
+        if (channel.open_errno == 0 && channel.major_matches) {
+            return {
+                ErrorKind::not_permitted,
+                fmt::format("the driver refuses, although IMEX channel {} can be opened: likely the node's number is "
+                            "beyond the driver's ImexChannelCount (/proc/driver/nvidia/params), or it appeared after "
+                            "this process had started CUDA",
+                            channel.number),
+                "check the node's minor number against ImexChannelCount, and start the process again"};
+        }
+    }
+    return channel_not_openable(channels.front());
+}
+
+Finding explain_any(CUresult result, Driver& driver) {
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_OUT_OF_MEMORY: return {ErrorKind::out_of_memory, "", "free memory, or ask for less"};
+        case CUDA_ERROR_NOT_INITIALIZED:
+            if (DriverState::of(driver).forked()) {
+                return {ErrorKind::unsupported,
+                        "this process was forked after CUDA was initialised, and CUDA does not survive fork()",
+                        "start the child with exec, and make its driver there"};
+            }
+            return {ErrorKind::driver, "cuInit was not called, or failed", "make the driver with make_cuda_driver()"};
+        case CUDA_ERROR_DEINITIALIZED:
+            return {ErrorKind::closed, "the CUDA driver has shut down: the process is exiting", ""};
+        case CUDA_ERROR_NO_DEVICE:
+            return {ErrorKind::unsupported, "CUDA sees no device: there is none, or CUDA_VISIBLE_DEVICES hides all",
+                    ""};
+        case CUDA_ERROR_SYSTEM_NOT_READY:
+            return {ErrorKind::system, "likely the Fabric Manager is not running or of another version than the driver",
+                    "HGX: start nvidia-fabricmanager; GB200, GB300: look at the rack's partition"};
+        case CUDA_ERROR_INVALID_CONTEXT: return {ErrorKind::driver, "no CUDA context is current in this thread", ""};
+        case CUDA_ERROR_ILLEGAL_ADDRESS:
+        case CUDA_ERROR_LAUNCH_FAILED:
+            return {ErrorKind::driver,
+                    "work on the GPU failed and the context is lost; likely memory was unmapped while work on it was "
+                    "queued",
+                    "let the memory be idle before it is destroyed, and end the process"};
+        case 220:
+        case 226: return {ErrorKind::driver, "an NVLink peer is gone; the error is sticky", "end the process"};
+        case CUDA_ERROR_NOT_SUPPORTED: return {ErrorKind::unsupported, "", ""};
+        case CUDA_ERROR_NOT_PERMITTED: return {ErrorKind::not_permitted, "", ""};
+        default: return {};
+    }
+}
+
+const DeviceFacts* device_at(const std::optional<Location>& location, const Topology& topology) {
+    if (!location.has_value() || location->kind() != LocationKind::device) return nullptr;
+    const auto index = static_cast<std::size_t>(location->index());
+    return location->index() >= 0 && index < topology.devices.size() ? &topology.devices[index] : nullptr;
+}
+
+bool fabric_is_probing(Driver& driver, const CallContext& context) {
+    const auto topology = DriverState::of(driver).topology();
+    const DeviceFacts* device = device_at(context.location, *topology);
+    const auto info = device == nullptr ? std::nullopt : driver.platform().fabric_info(device->pci_bus_id);
+    return info.has_value() &&
+           (info->state == FabricInfo::State::not_started || info->state == FabricInfo::State::in_progress);
+}
+
+Finding explain_create(CUresult result, Driver& driver, const CallContext& context) {
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_NOT_PERMITTED: return explain_channel(driver);
+        case CUDA_ERROR_OUT_OF_MEMORY:
+        case CUDA_ERROR_NOT_INITIALIZED:
+        case CUDA_ERROR_DEINITIALIZED: return explain_any(result, driver);
+        case CUDA_ERROR_NOT_SUPPORTED: {
+            const auto topology = DriverState::of(driver).topology();
+            const DeviceFacts* device = device_at(context.location, *topology);
+            if (device != nullptr && !device->fabric_attribute) {
+                return {ErrorKind::unsupported, "this device has no fabric handles (attribute 128 is 0)",
+                        "use another kind of memory"};
+            }
+            return {ErrorKind::unsupported,
+                    "likely ImexChannelCount is 0 (/proc/driver/nvidia/params), or the device has no fabric support",
+                    "load the nvidia module with NVreg_ImexChannelCount above 0"};
+        }
+        case CUDA_ERROR_INVALID_VALUE:
+            if (context.location.has_value() && context.location->is_host()) {
+                return {ErrorKind::bad_argument, fmt::format("likely there is no {}", to_string(*context.location)),
+                        "name a NUMA node that the machine has"};
+            }
+            return {ErrorKind::bad_argument,
+                    "the driver takes none of: an unaligned size, an unknown location, this handle type there", ""};
+        case CUDA_ERROR_INVALID_DEVICE: return {ErrorKind::bad_argument, "there is no such device", ""};
+        default: break;
+    }
+    if (fabric_is_probing(driver, context)) {
+        return {ErrorKind::system, "likely the GPU has not finished joining the NVLink fabric (NVML's fabric state)",
+                "wait for it, or look at the Fabric Manager's log"};
+    }
+    return explain_any(result, driver);
+}
+
+Finding explain_export(CUresult result, Driver& driver) {
+    if (result == CUDA_ERROR_INVALID_VALUE) {
+        return {ErrorKind::unsupported,
+                "the memory was not created for fabric handles, or the device silently granted none",
+                "use another handle kind on this device"};
+    }
+    return explain_any(result, driver);
+}
+
+bool same_node(const HandleBlob& blob, const ProcessIdentity& self) {
+    return blob.boot_id.has_value() && self.boot_id.has_value() && *blob.boot_id == *self.boot_id;
+}
+
+// Whether the fabric places of exporter and importer are both known and differ.
+bool foreign(const HandleBlob& blob, Driver& driver) {
+    if (!blob.fabric.has_value()) return false;
+    DriverState& state = DriverState::of(driver);
+    for (const DeviceFacts& device : state.topology()->devices) {
+        const std::optional<FabricPlace> place = state.fabric_place(device);
+        if (!place.has_value() || *place == *blob.fabric) return false;
+    }
+    return true;
+}
+
+constexpr const char* kOneDomain = "run both sides in one NVLink domain, partition and IMEX domain";
+
+Finding explain_gone(const HandleBlob& blob, Driver& driver) {
+    const auto self = DriverState::of(driver).identity();
+    constexpr const char* kAskAgain = "ask the exporter for a new blob";
+    if (!blob.allocation_id.has_value()) {
+        return {ErrorKind::peer_gone,
+                "the exporter has released the memory or is gone, or these bytes are no fabric handle", kAskAgain};
+    }
+    if (same_node(blob, *self) && blob.process_id.has_value() && blob.process_start.has_value() &&
+        blob.pid_namespace == self->pid_namespace) {
+        switch (driver.platform().process_state(*blob.process_id, *blob.process_start)) {
+            case ProcessState::gone:
+                return {ErrorKind::peer_gone, fmt::format("the exporting process {} has ended", *blob.process_id),
+                        kAskAgain};
+            case ProcessState::alive:
+                return {ErrorKind::peer_gone,
+                        fmt::format("the exporting process {} lives, but has released the memory", *blob.process_id),
+                        kAskAgain};
+            case ProcessState::unknown: break;
+        }
+    }
+    // Equal host ids and different boot ids: either a boot in between, or two machines made from one image.
+    if (!same_node(blob, *self) && blob.host_id.has_value() && blob.host_id == self->host_id) {
+        return {
+            ErrorKind::peer_gone,
+            "likely this host was booted after the blob was made (or the exporter's machine has the same machine-id, "
+            "and has released the memory)",
+            kAskAgain};
+    }
+    if (same_node(blob, *self))
+        return {ErrorKind::peer_gone, "the exporter has released the memory or has ended", kAskAgain};
+    return {ErrorKind::peer_gone,
+            "the exporter has released the memory or is gone; or, likely, its IMEX daemon was down when it exported: "
+            "such a "
+            "handle works on its own node alone, for ever",
+            "ask the exporter for a new blob, once its nvidia-imex is READY"};
+}
+
+Finding explain_import_channel(const HandleBlob& blob, Driver& driver) {
+    const std::optional<std::int32_t> own = DriverState::of(driver).imex_channel();
+    if (!own.has_value()) return explain_channel(driver);
+    if (blob.imex_channel.has_value() && *blob.imex_channel != *own) {
+        return {ErrorKind::not_permitted,
+                fmt::format("the exporter holds IMEX channel {}, this process {}: a process has one channel for life, "
+                            "the first that it can open",
+                            *blob.imex_channel, *own),
+                "give both processes the same channel"};
+    }
+    return {ErrorKind::not_permitted,
+            fmt::format(
+                "likely the exporter holds another IMEX channel than this process ({}), or runs as another user", *own),
+            "give both processes the same channel"};
+}
+
+Finding explain_import(CUresult result, Driver& driver, const HandleBlob& blob) {
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_NOT_PERMITTED: return explain_import_channel(blob, driver);
+        case CUDA_ERROR_NOT_SUPPORTED: return explain_gone(blob, driver);
+        case CUDA_ERROR_NOT_READY:
+            return {ErrorKind::system,
+                    "the IMEX daemon of this node is not running (or the handle names a node that does not exist)",
+                    "as administrator start nvidia-imex, then try again"};
+        case CUDA_ERROR_INVALID_HANDLE:
+            if (foreign(blob, driver))
+                return {ErrorKind::foreign_domain, "exporter and importer are in different NVLink domains or cliques",
+                        kOneDomain};
+            return {ErrorKind::foreign_domain,
+                    "likely another IMEX domain, or an exporter that is gone, or an IMEX daemon that is not well",
+                    kOneDomain};
+        case CUDA_ERROR_INVALID_DEVICE:
+            return {ErrorKind::unsupported, "this process does not see the exporter's GPU",
+                    "make the GPUs of one node visible to all its processes (CUDA_VISIBLE_DEVICES, the container's "
+                    "devices)"};
+        default: return explain_any(result, driver);
+    }
+}
+
+Finding explain_import_mapping(CUresult result, Driver& driver, const CallContext& context) {
+    const int code = static_cast<int>(result);
+    if (code == CUDA_ERROR_INVALID_VALUE || code == CUDA_ERROR_NOT_SUPPORTED) {
+        if (foreign(*context.imported, driver))
+            return {ErrorKind::foreign_domain, "exporter and importer are in different NVLink domains or cliques",
+                    kOneDomain};
+        if (context.call == "cuMemMap") {
+            return {ErrorKind::bad_blob,
+                    fmt::format("the allocation does not have {} bytes, as the blob says; or, likely on another node, "
+                                "the two sides' cliques differ",
+                                context.bytes),
+                    "ask the exporter for a new blob, with the whole allocation's size"};
+        }
+    }
+    return explain_any(result, driver);
+}
+
+Finding explain_set_access(CUresult result, Driver& driver) {
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_PEER_ACCESS_UNSUPPORTED:
+            return {ErrorKind::unsupported, "the devices asked for have no P2P access to this memory", ""};
+        case CUDA_ERROR_INVALID_DEVICE:
+            return {ErrorKind::bad_argument, "the access list names a device that this process does not see", ""};
+        case CUDA_ERROR_NOT_SUPPORTED:
+            return {ErrorKind::unsupported,
+                    "none of those asked for can access this memory (the CPU can't access device memory here)",
+                    "ask for access by the memory's own device"};
+        default: return explain_any(result, driver);
+    }
+}
+
+Finding find(CUresult result, Driver& driver, const CallContext& context) {
+    if (context.call == "cuMemImportFromShareableHandle" && context.imported != nullptr)
+        return explain_import(result, driver, *context.imported);
+    if (context.imported != nullptr && (context.call == "cuMemMap" || context.call == "cuMemSetAccess")) {
+        Finding finding = explain_import_mapping(result, driver, context);
+        if (finding.kind != ErrorKind::driver || context.call == "cuMemMap") return finding;
+    }
+    if (context.call == "cuMemCreate" || context.call == "cuMemGetAllocationGranularity")
+        return explain_create(result, driver, context);
+    if (context.call == "cuMemExportToShareableHandle") return explain_export(result, driver);
+    if (context.call == "cuMemSetAccess") return explain_set_access(result, driver);
+    return explain_any(result, driver);
+}
+
+std::string describe(const ProcessIdentity& who) {
+    const auto id = [](const std::optional<Id128>& value) {
+        return value.has_value() ? to_string(*value) : std::string("unknown");
+    };
+    std::string text = fmt::format("host {}, boot {}", id(who.host_id), id(who.boot_id));
+    if (who.process_id.has_value()) text += fmt::format(", process {}", *who.process_id);
+    if (who.pid_namespace.has_value()) text += fmt::format(" (pid namespace {})", *who.pid_namespace);
+    return text;
+}
+
+std::string describe(const std::optional<FabricPlace>& place) {
+    if (!place.has_value()) return ", no NVLink fabric known";
+    return fmt::format(", cluster {} clique {}", to_string(place->cluster_uuid), place->clique);
+}
+
+std::string describe_channel(const std::optional<std::int32_t>& channel) {
+    return channel.has_value() ? fmt::format(", IMEX channel {}", *channel) : std::string(", no IMEX channel known");
+}
+
+}  // namespace
+
+Location location_of(const CUmemAllocationProp& properties) noexcept {
+    return properties.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? Location::device(properties.location.id)
+                                                                   : Location::host_numa(properties.location.id);
+}
+
+std::string describe_exporter(const HandleBlob& blob) {
+    if (!blob.allocation_id.has_value()) return "unknown (a bare handle)";
+    std::string text = describe({blob.host_id, blob.boot_id, blob.process_id, blob.pid_namespace, blob.process_start});
+    if (blob.device_uuid.has_value()) text += fmt::format(", device {}", to_string(*blob.device_uuid));
+    if (blob.numa_node.has_value()) text += fmt::format(", host NUMA node {}", *blob.numa_node);
+    text += fmt::format(", allocation {}", to_string(*blob.allocation_id));
+    if (!blob.peer.is_zero()) text += fmt::format(", peer {} generation {}", to_string(blob.peer), blob.generation);
+    return text + describe(blob.fabric) + describe_channel(blob.imex_channel);
+}
+
+std::string describe_importer(Driver& driver) {
+    DriverState& state = DriverState::of(driver);
+    std::string text = describe(*state.identity());
+    const auto topology = state.topology();
+    for (const DeviceFacts& device : topology->devices) {
+        text += fmt::format(", device {}{}", to_string(device.uuid), describe(state.fabric_place(device)));
+    }
+    return text + describe_channel(state.imex_channel());
+}
+
+Error explain(CUresult result, Driver& driver, const CallContext& context) {
+    ErrorDetails details{.kind = ErrorKind::driver,
+                         .code = static_cast<int>(result),
+                         .call = std::string(context.call),
+                         .bytes = context.bytes};
+    if (context.location.has_value()) details.subject = to_string(*context.location);
+    try {
+        Finding finding = find(result, driver, context);
+        details.kind = finding.kind;
+        details.cause = std::move(finding.cause);
+        details.cure = std::move(finding.cure);
+        if (context.imported != nullptr) {
+            details.identity = fmt::format("Exporter: {}. Importer: {}", describe_exporter(*context.imported),
+                                           describe_importer(driver));
+        }
+    } catch (const Error& error) {
+        // The explanation itself needed a call that failed; what is known by then is still worth more than that
+        // failure.
+        log(LogLevel::debug, "while explaining a failed {}: {}", context.call, error.what());
+    }
+    return Error(std::move(details));
+}
+
+void raise(CUresult result, Driver& driver, const CallContext& context) { throw explain(result, driver, context); }
+
+void log_failure(std::string_view call, std::uint64_t bytes, CUresult result) noexcept {
+    log(LogLevel::error,
+        "{} of {} bytes failed: {} ({}); the memory or its addresses may stay in use until the process ends", call,
+        bytes, result_name(static_cast<int>(result)), static_cast<int>(result));
+}
+
+}  // namespace fabricmem::detail

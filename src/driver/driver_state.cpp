@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "driver/driver_state.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "driver/check.hpp"
+#include "log/log.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+int attribute(Driver& driver, CUdevice_attribute which, CUdevice device) {
+    int value = 0;
+    check(driver.device_get_attribute(&value, which, device), driver,
+          {.call = "cuDeviceGetAttribute", .location = Location::device(device)});
+    return value;
+}
+
+DeviceFacts learn_device(Driver& driver, int ordinal, int count) {
+    const Location where = Location::device(ordinal);
+    DeviceFacts facts;
+    check(driver.device_get(&facts.device, ordinal), driver, {.call = "cuDeviceGet", .location = where});
+    CUuuid uuid{};
+    check(driver.device_get_uuid(&uuid, facts.device), driver, {.call = "cuDeviceGetUuid", .location = where});
+    std::memcpy(facts.uuid.bytes.data(), uuid.bytes, facts.uuid.bytes.size());
+    std::array<char, 32> pci{};
+    check(driver.device_get_pci_bus_id(pci.data(), static_cast<int>(pci.size()), facts.device), driver,
+          {.call = "cuDeviceGetPCIBusId", .location = where});
+    facts.pci_bus_id = pci.data();
+    facts.fabric_attribute = attribute(driver, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, facts.device) != 0;
+    facts.rdma_attribute =
+        attribute(driver, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, facts.device) != 0;
+    facts.nearest_numa_node = std::max(0, attribute(driver, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, facts.device));
+    for (int other = 0; other < count; ++other) {
+        int can_access = other == ordinal ? 1 : 0;
+        if (other != ordinal) {
+            CUdevice peer = 0;
+            check(driver.device_get(&peer, other), driver,
+                  {.call = "cuDeviceGet", .location = Location::device(other)});
+            check(driver.device_can_access_peer(&can_access, peer, facts.device), driver,
+                  {.call = "cuDeviceCanAccessPeer", .location = Location::device(other)});
+        }
+        if (can_access != 0) facts.reachable_from.push_back(other);
+    }
+    return facts;
+}
+
+}  // namespace
+
+std::optional<int> Topology::ordinal_of(const Id128& uuid) const noexcept {
+    for (std::size_t i = 0; i < devices.size(); ++i) {
+        if (devices[i].uuid == uuid) return static_cast<int>(i);
+    }
+    return std::nullopt;
+}
+
+DriverState::DriverState(Driver& driver) noexcept : driver_(driver), process_id_(::getpid()) {}
+DriverState::~DriverState() = default;
+
+bool DriverState::forked() const noexcept { return ::getpid() != process_id_; }
+
+Topology DriverState::learn_topology() {
+    int count = 0;
+    check(driver_.device_get_count(&count), driver_, {.call = "cuDeviceGetCount"});
+    if (count <= 0) check(CUDA_ERROR_NO_DEVICE, driver_, {.call = "cuDeviceGetCount"});
+    Topology topology;
+    topology.devices.reserve(static_cast<std::size_t>(count));
+    for (int ordinal = 0; ordinal < count; ++ordinal) topology.devices.push_back(learn_device(driver_, ordinal, count));
+    return topology;
+}
+
+std::shared_ptr<const Topology> DriverState::topology() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (topology_ != nullptr) return topology_;
+    }
+    auto learnt = std::make_shared<const Topology>(learn_topology());
+    const std::lock_guard lock(mutex_);
+    if (topology_ == nullptr) topology_ = std::move(learnt);
+    return topology_;
+}
+
+std::uint64_t DriverState::granularity(const CUmemAllocationProp& properties) {
+    const GranularityKey key{static_cast<int>(properties.location.type), properties.location.id,
+                             static_cast<unsigned>(properties.requestedHandleTypes)};
+    {
+        const std::lock_guard lock(mutex_);
+        const auto found = granularities_.find(key);
+        if (found != granularities_.end()) return found->second;
+    }
+    std::size_t bytes = 0;
+    check(driver_.mem_get_allocation_granularity(&bytes, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM), driver_,
+          {.call = "cuMemGetAllocationGranularity", .location = location_of(properties)});
+    if (bytes == 0 || (bytes & (bytes - 1)) != 0) {
+        throw Error(
+            {.kind = ErrorKind::driver,
+             .subject = fmt::format("the driver names a granularity of {} bytes, which is no power of two", bytes)});
+    }
+    const std::lock_guard lock(mutex_);
+    granularities_[key] = bytes;
+    return bytes;
+}
+
+std::shared_ptr<const ProcessIdentity> DriverState::identity() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (identity_ != nullptr) return identity_;
+    }
+    const Platform& platform = driver_.platform();
+    auto learnt = std::make_shared<const ProcessIdentity>(
+        ProcessIdentity{platform.host_id(), platform.boot_id(), platform.process_id(), platform.pid_namespace(),
+                        platform.process_start()});
+    const std::lock_guard lock(mutex_);
+    if (identity_ == nullptr) identity_ = std::move(learnt);
+    return identity_;
+}
+
+std::optional<std::int32_t> DriverState::imex_channel() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (imex_channel_.has_value()) return imex_channel_;
+    }
+    std::optional<std::int32_t> found;
+    for (const ImexChannel& channel : driver_.platform().imex_channels()) {
+        if (channel.open_errno != 0 || !channel.major_matches) continue;
+        found = channel.number;
+        break;
+    }
+    const std::lock_guard lock(mutex_);
+    if (!imex_channel_.has_value()) imex_channel_ = found;
+    return imex_channel_;
+}
+
+std::optional<FabricPlace> DriverState::fabric_place(const DeviceFacts& device) {
+    {
+        const std::lock_guard lock(mutex_);
+        const auto found = fabric_places_.find(device.pci_bus_id);
+        if (found != fabric_places_.end()) return found->second;
+    }
+    const std::optional<FabricInfo> info = driver_.platform().fabric_info(device.pci_bus_id);
+    const bool probing = info.has_value() && (info->state == FabricInfo::State::not_started ||
+                                              info->state == FabricInfo::State::in_progress);
+    if (probing) return std::nullopt;  // not kept: it will be another answer soon
+    std::optional<FabricPlace> place;
+    if (info.has_value() && info->state == FabricInfo::State::completed && info->status == 0) {
+        place = FabricPlace{info->cluster_uuid, info->clique};
+    }
+    const std::lock_guard lock(mutex_);
+    fabric_places_[device.pci_bus_id] = place;
+    return place;
+}
+
+void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {
+    std::vector<RetiredRange> surplus;
+    try {
+        const std::lock_guard lock(mutex_);
+        retired_.push_back({address, bytes});
+        retired_bytes_ += bytes;
+        while (retired_.size() > kRetiredRangesMax || (retired_bytes_ > kRetiredBytesMax && retired_.size() > 1)) {
+            surplus.push_back(retired_.front());
+            retired_bytes_ -= retired_.front().bytes;
+            retired_.pop_front();
+        }
+    } catch (const std::bad_alloc&) {
+        // Not listed, so it stays reserved for good: that keeps the promise, and the cap is off by one range.
+        log(LogLevel::warning,
+            "out of memory while retiring an address range: it stays reserved until the process ends");
+    }
+    for (const RetiredRange& range : surplus) {
+        const CUresult result = driver_.mem_address_free(range.address, range.bytes);
+        if (result != CUDA_SUCCESS && result != CUDA_ERROR_DEINITIALIZED)
+            log_failure("cuMemAddressFree", range.bytes, result);
+    }
+}
+
+}  // namespace fabricmem::detail

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/vmm.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "log/log.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+CallContext with_call(CallContext about, std::string_view call, std::uint64_t bytes) {
+    about.call = call;
+    about.bytes = bytes;
+    return about;
+}
+
+CUmemAccessDesc descriptor(CUmemLocationType type, int id, Permission permission) {
+    CUmemAccessDesc desc{};
+    desc.location.type = type;
+    desc.location.id = id;
+    desc.flags =
+        permission == Permission::read_only ? CU_MEM_ACCESS_FLAGS_PROT_READ : CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    return desc;
+}
+
+// The driver says no to this location, as against being unable to do it now.
+bool is_refusal(CUresult result) noexcept {
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_INVALID_VALUE:
+        case CUDA_ERROR_INVALID_DEVICE:
+        case CUDA_ERROR_PEER_ACCESS_UNSUPPORTED:
+        case CUDA_ERROR_NOT_PERMITTED:
+        case CUDA_ERROR_NOT_SUPPORTED: return true;
+        default: return false;
+    }
+}
+
+struct OneByOne {
+    Access granted;
+    std::vector<int> refused;
+    CUresult first_refusal = CUDA_SUCCESS;
+    CUresult last_refusal = CUDA_SUCCESS;  // the host's, which is asked last
+};
+
+// True where it was granted, false where the driver refuses; throws for any other failure.
+bool grant_one(Driver& driver, const Range& range, const CUmemAccessDesc& desc, OneByOne& so_far,
+               const CallContext& about) {
+    const CUresult result = driver.mem_set_access(range.address, range.bytes, &desc, 1);
+    if (result == CUDA_SUCCESS) return true;
+    if (!is_refusal(result)) raise(result, driver, about);
+    if (so_far.first_refusal == CUDA_SUCCESS) so_far.first_refusal = result;
+    so_far.last_refusal = result;
+    return false;
+}
+
+Access grant_one_by_one(Driver& driver, const Range& range, const AccessRequest& request, const CallContext& about) {
+    OneByOne so_far;
+    so_far.granted.permission = request.permission;
+    for (const int device : request.devices) {
+        const CUmemAccessDesc desc = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, device, request.permission);
+        (grant_one(driver, range, desc, so_far, about) ? so_far.granted.devices : so_far.refused).push_back(device);
+    }
+    const bool host_asked = request.host != HostAccess::none;
+    if (host_asked) {
+        so_far.granted.host =
+            grant_one(driver, range, descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission), so_far, about);
+    }
+    if (so_far.granted.empty()) raise(so_far.first_refusal, driver, about);
+    if (request.host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
+    log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to{}{}; granted: {}", range.bytes,
+        static_cast<int>(so_far.first_refusal),
+        so_far.refused.empty() ? std::string() : fmt::format(" devices {}", fmt::join(so_far.refused, ",")),
+        host_asked && !so_far.granted.host ? " the host" : "", to_string(so_far.granted));
+    return so_far.granted;
+}
+
+}  // namespace
+
+AddressRange reserve(Driver& driver, std::uint64_t bytes, std::uint64_t alignment, const CallContext& about) {
+    CUdeviceptr address = 0;
+    check(driver.mem_address_reserve(&address, bytes, alignment, 0, 0), driver,
+          with_call(about, "cuMemAddressReserve", bytes));
+    return {driver, Range{address, bytes}};
+}
+
+Allocation create(Driver& driver, std::uint64_t bytes, const CUmemAllocationProp& properties) {
+    CUmemGenericAllocationHandle handle = 0;
+    check(driver.mem_create(&handle, bytes, &properties, 0), driver,
+          {.call = "cuMemCreate", .bytes = bytes, .location = location_of(properties)});
+    return {driver, handle};
+}
+
+Allocation import_fabric(Driver& driver, const HandleBlob& blob, const CallContext& about) {
+    CUmemGenericAllocationHandle handle = 0;
+    auto bytes = blob.handle;  // the call takes a pointer to non-const
+    check(driver.mem_import_from_shareable_handle(&handle, bytes.data(), CU_MEM_HANDLE_TYPE_FABRIC), driver,
+          with_call(about, "cuMemImportFromShareableHandle", blob.mapped_bytes));
+    return {driver, handle};
+}
+
+Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle handle, const CallContext& about) {
+    check(driver.mem_map(range.address, range.bytes, 0, handle, 0), driver, with_call(about, "cuMemMap", range.bytes));
+    return {driver, range};
+}
+
+Access grant_access(Driver& driver, const Range& range, const AccessRequest& request, const CallContext& about) {
+    std::vector<CUmemAccessDesc> descs;
+    descs.reserve(request.devices.size() + 1);
+    for (const int device : request.devices)
+        descs.push_back(descriptor(CU_MEM_LOCATION_TYPE_DEVICE, device, request.permission));
+    if (request.host != HostAccess::none) descs.push_back(descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission));
+
+    const CallContext call = with_call(about, "cuMemSetAccess", range.bytes);
+    const CUresult result = driver.mem_set_access(range.address, range.bytes, descs.data(), descs.size());
+    if (result == CUDA_SUCCESS) return {request.devices, request.host != HostAccess::none, request.permission};
+    if (!is_refusal(result) || descs.size() < 2) raise(result, driver, call);
+    return grant_one_by_one(driver, range, request, call);
+}
+
+}  // namespace fabricmem::detail

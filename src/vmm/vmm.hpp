@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The steps of an allocation's life, each returning an owner on the line after its driver call. Throw Error.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/types.hpp>
+
+#include "vmm/unique_handle.hpp"
+
+namespace fabricmem::detail {
+
+[[nodiscard]] AddressRange reserve(Driver& driver, std::uint64_t bytes, std::uint64_t alignment,
+                                   const CallContext& about);
+[[nodiscard]] Allocation create(Driver& driver, std::uint64_t bytes, const CUmemAllocationProp& properties);
+[[nodiscard]] Allocation import_fabric(Driver& driver, const HandleBlob& blob, const CallContext& about);
+[[nodiscard]] Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle handle,
+                          const CallContext& about);
+
+/// Who is to get access to a mapping.
+struct AccessRequest {
+    std::vector<int> devices;  // ordinals that exist, ascending, no duplicates
+    HostAccess host = HostAccess::none;
+    Permission permission = Permission::read_write;
+};
+
+/// One set-access call for all; where the driver refuses that, one for each, and who is refused then is left out and
+/// named in the log. Throws where nobody is left, where required host access is refused, and for any failure that is
+/// not a refusal (out of memory takes nobody's access away silently).
+[[nodiscard]] Access grant_access(Driver& driver, const Range& range, const AccessRequest& request,
+                                  const CallContext& about);
+
+}  // namespace fabricmem::detail

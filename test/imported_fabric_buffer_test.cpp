@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an ImportedFabricBuffer promises: in one process here, between processes in peers_test.cpp.
+#include <cstring>
+#include <vector>
+
+#include <fabricmem/fabric_buffer.hpp>
+
+#include "support/buffers.hpp"
+#include "support/driver_under_test.hpp"
+#include "support/expect_error.hpp"
+#include "support/fault_driver.hpp"
+#include "support/test.hpp"
+
+using namespace fabricmem;
+using namespace fabricmem::test;
+
+TEST_CASE("An import in the exporting process shows the same memory", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const PrimaryContext context(driver, 0);
+    for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
+        CAPTURE(to_string(location));
+        const FabricBuffer own(driver, 1000, {.location = location});
+        const ImportedFabricBuffer imported(driver, own.blob());
+        CHECK(imported.address() != own.address());
+        CHECK(imported.bytes() == own.bytes());
+        CHECK(imported.mapped_bytes() == own.mapped_bytes());
+        CHECK(imported.granularity() == own.granularity());
+        CHECK(imported.location() == location);
+        CHECK(imported.kinds() == HandleKinds(HandleKind::fabric));
+        CHECK(imported.access() == own.access());
+        CHECK(imported.rdma() == own.rdma());
+        CHECK(imported.blob() == own.blob());
+        CHECK(driver->memset_d8(pointer(imported), 0x17, 1000) == CUDA_SUCCESS);
+        CHECK(read_back(*driver, own) == std::vector<unsigned char>(1000, 0x17));
+        if (!location.is_host()) continue;
+        std::memset(imported.address(), 0x18, 1000);
+        CHECK(static_cast<unsigned char*>(own.address())[999] == 0x18);
+    }
+}
+
+TEST_CASE("An import outlives the exporter's buffer", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const PrimaryContext context(driver, 0);
+    FabricBuffer own(driver, 16);
+    REQUIRE(driver->memset_d8(pointer(own), 0x42, 16) == CUDA_SUCCESS);
+    ImportedFabricBuffer imported(driver, own.blob());
+    CHECK(own.close() == CloseResult::released);  // an import is not a reference of the exporter's
+    CHECK_FALSE(import_if_alive(driver, imported.blob()).has_value());
+    CHECK(read_back(*driver, imported) == std::vector<unsigned char>(16, 0x42));
+    imported.close();
+    CHECK_FALSE(imported.is_open());
+    imported.close();
+}
+
+TEST_CASE("A sub-range blob maps the whole and points to its part", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const PrimaryContext context(driver, 0);
+    const FabricBuffer own(driver, 10000, {.location = Location::host_numa(0)});
+    static_cast<unsigned char*>(own.address())[4100] = 0x77;
+    const ImportedFabricBuffer imported(driver, own.blob().sub_range(4096, 100));
+    CHECK(imported.bytes() == 100);
+    CHECK(imported.mapped_bytes() == own.mapped_bytes());
+    CHECK(static_cast<unsigned char*>(imported.address())[4] == 0x77);
+    CHECK(reinterpret_cast<std::uintptr_t>(imported.address()) % imported.granularity() == 4096);
+}
+
+TEST_CASE("A bare handle is importable, and has no identity", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const FabricBuffer own(driver, 1, {.location = Location::host_numa(0)});
+    const HandleBlob bare = HandleBlob::from_bare(own.blob().bare_hex(), own.mapped_bytes(), Location::host_numa(0));
+    CHECK_FALSE(bare.allocation_id.has_value());
+    const ImportedFabricBuffer imported(driver, bare);
+    CHECK(imported.granularity() == own.granularity());
+    static_cast<unsigned char*>(imported.address())[0] = 0x31;
+    CHECK(static_cast<unsigned char*>(own.address())[0] == 0x31);
+}
+
+TEST_CASE("Importing and letting go makes no call beyond the necessary ones", "[buffer]") {
+    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver({.devices = 2}));
+    const FabricBuffer own(driver, 1);
+    driver->forget();
+    { const ImportedFabricBuffer imported(driver, own.blob()); }
+    CHECK(driver->calls() == std::vector<std::string>{"mem_address_reserve", "mem_import_from_shareable_handle",
+                                                      "mem_map", "mem_set_access", "mem_unmap", "mem_release",
+                                                      "mem_address_free"});
+}
+
+TEST_CASE("Each driver call of an import can fail without a leak", "[buffer][fault]") {
+    const auto emulated = make_emulated_driver({.devices = 2});
+    const FabricBuffer own(emulated, 1, {.location = Location::host_numa(0)});
+    HandleBlob bare = HandleBlob::from_bare(own.blob().bare_hex(), own.mapped_bytes(), Location::host_numa(0));
+    for (const HandleBlob& blob : {own.blob(), bare}) {
+        int tried = 0;
+        for (int number = 1;; ++number) {
+            const auto driver = std::make_shared<FaultDriver>(emulated);
+            const EmulatedCounts before = emulated_counts(*emulated);
+            driver->fail_call(number, CUDA_ERROR_OUT_OF_MEMORY);
+            std::optional<Error> error;
+            {
+                const QuietLog quiet;
+                error = error_of([&] { ImportedFabricBuffer(driver, blob).close(); });
+            }
+            CAPTURE(number, driver->calls().back());
+            REQUIRE(emulated_counts(*emulated) == before);
+            if (!driver->met()) break;
+            ++tried;
+            REQUIRE(error.has_value());
+            CHECK(error->kind() == ErrorKind::out_of_memory);
+            CHECK(error->code() == CUDA_ERROR_OUT_OF_MEMORY);
+        }
+        CHECK(tried >= 7);
+    }
+}
+
+TEST_CASE("A blob that can't be imported is refused before any driver call", "[buffer]") {
+    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
+    const FabricBuffer own(driver, 1);
+    driver->forget();
+    const auto refused = [&](auto&& change) {
+        HandleBlob blob = own.blob();
+        change(blob);
+        const ErrorKind kind = kind_of([&] { ImportedFabricBuffer(driver, blob); });
+        CHECK(driver->calls().empty());
+        return kind;
+    };
+    CHECK(refused([](HandleBlob& blob) { blob.kinds = HandleKind::posix_fd; }) == ErrorKind::unsupported);
+    CHECK(refused([](HandleBlob& blob) { blob.kinds = HandleKind::cuda_ipc; }) == ErrorKind::unsupported);
+    CHECK(refused([](HandleBlob& blob) { blob.kinds = HandleKinds(); }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes = 0; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.bytes = 0; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes += 4096; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.offset = ~std::uint64_t{0}; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.offset = blob.mapped_bytes; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.handle = {}; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.location_kind = LocationKind::host_nearest; }) == ErrorKind::bad_blob);
+}
+
+TEST_CASE("A wrong argument of an import is a typed error and leaves nothing", "[buffer]") {
+    const auto driver = make_emulated_driver({.devices = 2});
+    const FabricBuffer own(driver, 1);
+    const EmulatedCounts before = emulated_counts(*driver);
+    CHECK(kind_of([&] { ImportedFabricBuffer(nullptr, own.blob()); }) == ErrorKind::bad_argument);
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, own.blob(), {.access = std::vector<int>{2}}); }) ==
+          ErrorKind::bad_argument);
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, own.blob(), {.access = std::vector<int>{}}); }) ==
+          ErrorKind::bad_argument);
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, own.blob(), {.alignment_bytes = 3}); }) ==
+          ErrorKind::bad_argument);
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, own.blob(), {.host_access = HostAccess::required}); }) ==
+          ErrorKind::unsupported);
+    CHECK(emulated_counts(*driver) == before);
+}
+
+TEST_CASE("A size that is not the allocation's is a bad blob", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const FabricBuffer own(driver, 4 * kMiB);
+    for (const std::uint64_t bytes : {2 * kMiB, 6 * kMiB}) {
+        HandleBlob blob = own.blob();
+        blob.mapped_bytes = bytes;
+        blob.bytes = 1;
+        const auto error = error_of([&] { ImportedFabricBuffer(driver, blob); });
+        REQUIRE(error.has_value());
+        CHECK(error->kind() == ErrorKind::bad_blob);
+        CHECK(error->details().call == "cuMemMap");
+    }
+}
+
+TEST_CASE("Memory that its exporter released can't be imported, and the error says so", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    FabricBuffer own(driver, 1);
+    const HandleBlob blob = own.blob();
+    CHECK(own.close() == CloseResult::released);
+    const auto error = error_of([&] { ImportedFabricBuffer(driver, blob); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::peer_gone);
+    CHECK(error->code() == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(contains(error->details().cause, "lives, but has released the memory"));
+    CHECK(contains(error->details().identity, "Exporter: host"));
+    CHECK(contains(error->details().identity, to_string(*blob.allocation_id)));
+    CHECK(contains(error->details().identity, "Importer: host"));
+    CHECK_FALSE(import_if_alive(driver, blob).has_value());
+}
+
+TEST_CASE("import_if_alive imports what lives and throws what is wrong", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const FabricBuffer own(driver, 1);
+    CHECK(import_if_alive(driver, own.blob()).has_value());
+    HandleBlob wrong = own.blob();
+    wrong.bytes = 0;
+    CHECK(kind_of([&] { static_cast<void>(import_if_alive(driver, wrong)); }) == ErrorKind::bad_blob);
+}
+
+TEST_CASE("Exporter and importer on different IMEX channels are told apart from other refusals", "[buffer][fault]") {
+    const auto exporter = make_emulated_driver({.imex_channel = 0});
+    const FabricBuffer own(exporter, 1);
+    const auto other = error_of([&] { ImportedFabricBuffer(make_emulated_driver({.imex_channel = 1}), own.blob()); });
+    REQUIRE(other.has_value());
+    CHECK(other->kind() == ErrorKind::not_permitted);
+    CHECK(other->code() == CUDA_ERROR_NOT_PERMITTED);
+    CHECK(contains(other->details().cause, "holds IMEX channel 0, this process 1"));
+    const auto none =
+        error_of([&] { ImportedFabricBuffer(make_emulated_driver({.imex_channel = std::nullopt}), own.blob()); });
+    REQUIRE(none.has_value());
+    CHECK(none->kind() == ErrorKind::not_permitted);
+    CHECK(contains(none->details().cause, "no IMEX channel node"));
+}
+
+TEST_CASE("A handle of a node that does not exist points to the IMEX daemon", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const FabricBuffer own(driver, 1);
+    HandleBlob blob = own.blob();
+    blob.handle[16] ^= 0xffU;
+    const auto error = error_of([&] { ImportedFabricBuffer(driver, blob); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::system);
+    CHECK(error->code() == CUDA_ERROR_NOT_READY);
+    CHECK(contains(error->details().cause, "IMEX daemon"));
+}
+
+TEST_CASE("Host memory is imported without host access where the driver refuses it", "[buffer][fault]") {
+    class NoHost : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult mem_set_access(CUdeviceptr address, std::size_t bytes, const CUmemAccessDesc* access,
+                                std::size_t n) noexcept override {
+            for (std::size_t i = 0; i < n; ++i) {
+                if (access[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+            }
+            return FaultDriver::mem_set_access(address, bytes, access, n);
+        }
+    };
+    const auto emulated = make_emulated_driver();
+    const FabricBuffer own(emulated, 1, {.location = Location::host_numa(0)});
+    const auto driver = std::make_shared<NoHost>(emulated);
+    const CapturedLog log;
+    const ImportedFabricBuffer imported(driver, own.blob());
+    CHECK_FALSE(imported.access().host);
+    CHECK(imported.access().devices == std::vector<int>{0});
+    CHECK(log.text().find("the host") != std::string::npos);
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, own.blob(), {.host_access = HostAccess::required}); }) ==
+          ErrorKind::unsupported);
+}
+
+TEST_CASE("Memory of another node is imported, with a location that this process does not see", "[buffer]") {
+    const auto there = make_emulated_driver({.node = "there"});
+    const auto here = make_emulated_driver({.node = "here"});
+    CHECK(there->platform().boot_id() != here->platform().boot_id());
+    CHECK(there->platform().host_id() != here->platform().host_id());
+    const FabricBuffer own(there, 64);
+    const ImportedFabricBuffer imported(here, own.blob());
+    CHECK(imported.location() == Location::device(-1));
+    const PrimaryContext context(here, 0);
+    CHECK(here->memset_d8(pointer(imported), 3, 64) == CUDA_SUCCESS);
+    const PrimaryContext other(there, 0);
+    CHECK(read_back(*there, own) == std::vector<unsigned char>(64, 3));
+}
+
+TEST_CASE("Handle bytes are not logged above debug", "[buffer]") {
+    const auto driver = make_emulated_driver();
+    const CapturedLog log(LogLevel::info);
+    FabricBuffer own(driver, 1);
+    const HandleBlob blob = own.blob();
+    const ImportedFabricBuffer imported(driver, blob);
+    own.close();
+    HandleBlob damaged = blob;
+    damaged.handle[3] ^= 1U;
+    const auto error = error_of([&] { ImportedFabricBuffer(driver, damaged); });
+    REQUIRE(error.has_value());
+    const std::string hex = damaged.bare_hex();
+    for (std::size_t at = 0; at + 16 <= hex.size(); at += 16) {
+        const std::string part = hex.substr(at, 16);
+        if (part == std::string(16, '0')) continue;
+        CHECK_FALSE(contains(error->what(), part));
+        CHECK(log.text().find(part) == std::string::npos);
+    }
+}
