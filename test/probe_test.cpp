@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fabricmem/probe.hpp>
+
+#include "support/buffers.hpp"
+#include "support/driver_under_test.hpp"
+#include "support/expect_error.hpp"
+#include "support/fault_driver.hpp"
+#include "support/test.hpp"
+
+using namespace fabricmem;
+using namespace fabricmem::test;
+
+TEST_CASE("A probe that succeeds has touched memory, and leaves the context as it was", "[probe][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    for (const Location& location : {Location::device(0), Location::host_numa(0), Location::host_nearest(0)}) {
+        CAPTURE(to_string(location));
+        const ProbeResult result = probe(driver, location);
+        INFO(result.summary);
+        CHECK(result.usable());
+        CHECK(result.location == location);
+        CHECK(result.kinds.has(HandleKind::fabric));
+        CUcontext current = nullptr;
+        CHECK(driver->ctx_get_current(&current) == CUDA_SUCCESS);
+        CHECK(current == nullptr);
+    }
+}
+
+TEST_CASE("A probe tells why not, and does not throw", "[probe]") {
+    const ProbeResult no_channel = probe(make_emulated_driver({.imex_channel = std::nullopt}), Location::device(0));
+    REQUIRE_FALSE(no_channel.usable());
+    CHECK(no_channel.why_not->kind() == ErrorKind::not_permitted);
+    CHECK(contains(no_channel.summary, "IMEX channel"));
+    CHECK_FALSE(probe(make_emulated_driver({.fabric = FabricAttribute::unsupported}), Location::device(0)).usable());
+    CHECK(probe(make_emulated_driver(), Location::device(3)).why_not->kind() == ErrorKind::bad_argument);
+    CHECK(probe(nullptr, Location::device(0)).why_not->kind() == ErrorKind::bad_argument);
+}
+
+TEST_CASE("A probe finds out that a write through the import does not arrive", "[probe][fault]") {
+    class Deaf : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult memset_d8_async(CUdeviceptr, unsigned char, std::size_t, CUstream) noexcept override {
+            return CUDA_SUCCESS;
+        }
+    };
+    const auto emulated = make_emulated_driver();
+    const ProbeResult result = probe(std::make_shared<Deaf>(emulated), Location::device(0));
+    REQUIRE_FALSE(result.usable());
+    CHECK(contains(result.summary, "did not arrive"));
+    CHECK(emulated_counts(*emulated) == EmulatedCounts());
+}
+
+TEST_CASE("Each driver call of a probe can fail without a leak", "[probe][fault]") {
+    const QuietLog quiet;
+    for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
+        int tried = 0;
+        for (int number = 1;; ++number) {
+            const auto emulated = make_emulated_driver({.devices = 2});
+            const auto driver = std::make_shared<FaultDriver>(emulated);
+            driver->fail_call(number, CUDA_ERROR_OUT_OF_MEMORY);
+            const ProbeResult result = probe(driver, location);
+            CAPTURE(number, driver->calls().back());
+            REQUIRE(emulated_counts(*emulated) == EmulatedCounts());
+            if (!driver->met()) {
+                CHECK(result.usable());
+                break;
+            }
+            ++tried;
+        }
+        CHECK(tried > 25);
+    }
+}
