@@ -43,6 +43,7 @@ TEST_CASE("Two processes see each other's bytes in device memory", "[driver][eac
     CHECK(peer.code("stream-write 0 128 78") == CUDA_SUCCESS);
     CHECK(read_word(*driver, memory.address() + 128) == 78);
     CHECK(driver->memset_d8(memory.address(), 0x22, 256) == CUDA_SUCCESS);
+    CHECK(driver->ctx_synchronize() == CUDA_SUCCESS);  // a memset returns before it is done
     CHECK(peer.ask("read 0 128").values == std::vector<std::string>{std::to_string(0x22222222)});
 }
 

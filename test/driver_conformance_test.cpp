@@ -185,8 +185,11 @@ TEST_CASE("Bytes that are no handle are NOT_SUPPORTED, a damaged node number is 
     damaged[16] ^= 0xff;
     CHECK(import_fabric(*driver, damaged, &handle) == CUDA_ERROR_NOT_READY);
     damaged = bytes;
-    damaged[0] ^= 0xff;
+    damaged[8] ^= 0xff;
     CHECK(import_fabric(*driver, damaged, &handle) == CUDA_ERROR_NOT_SUPPORTED);
+    damaged = bytes;
+    damaged[40] ^= 0xff;
+    CHECK(import_fabric(*driver, damaged, &handle) == CUDA_ERROR_NOT_PERMITTED);
 }
 
 TEST_CASE("A handle is worth nothing once its memory is gone", "[driver][each]") {
@@ -380,6 +383,7 @@ TEST_CASE("Other memory has no handle to retain, and heap memory no range", "[dr
 
 TEST_CASE("The range of an inner address is its mapping's", "[driver][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
+    const CurrentContext context(*driver);  // without one this call alone is INVALID_CONTEXT
     const CUmemAllocationProp wanted = device_memory(kFabric);
     const Range range(*driver, 3 * kTwoMiB);
     CUmemGenericAllocationHandle small = 0;

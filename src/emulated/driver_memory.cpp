@@ -205,6 +205,7 @@ CUresult EmulatedDriver::mem_get_access(unsigned long long* flags, const CUmemLo
 
 CUresult EmulatedDriver::mem_get_address_range(CUdeviceptr* base, std::size_t* bytes, CUdeviceptr address) noexcept {
     return call([&](World& world) {
+        if (world.top() == nullptr) return CUDA_ERROR_INVALID_CONTEXT;  // measured, for memory of every kind
         const Place place = world.space.find(to_address(address));
         // invented: a reserved address with nothing mapped there is as unknown as heap memory.
         if (place.kind == Place::Kind::unknown || place.kind == Place::Kind::reserved) return CUDA_ERROR_NOT_FOUND;

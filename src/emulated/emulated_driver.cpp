@@ -59,12 +59,14 @@ void check(const EmulatedOptions& options) {
 
 std::vector<std::shared_ptr<Budget>> make_budgets(int count, std::uint64_t bytes) {
     std::vector<std::shared_ptr<Budget>> budgets;
+    budgets.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) budgets.push_back(std::make_shared<Budget>(bytes));
     return budgets;
 }
 
 Contexts make_contexts(int count) {
     Contexts contexts;
+    contexts.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) contexts.push_back(std::make_unique<Context>(i));
     return contexts;
 }
@@ -117,7 +119,9 @@ EmulatedCounts EmulatedDriver::counts() const {
     counts.descriptors = world_->ledger->descriptors;
     counts.aliases = world_->ledger->aliases;
     counts.streams = world_->streams.stream_count();
-    for (const auto& context : world_->contexts) counts.primary_contexts += context->active() ? 1 : 0;
+    for (const auto& context : world_->contexts) {
+        if (context->active()) ++counts.primary_contexts;
+    }
     return counts;
 }
 

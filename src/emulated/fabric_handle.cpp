@@ -14,27 +14,31 @@ struct Layout {
     std::uint32_t magic;
     std::uint32_t process_id;
     std::uint64_t process_start;
-    // The real driver answers NOT_READY when byte 16 is damaged and NOT_SUPPORTED for every other one. So this byte is
-    // outside the checksum and is compared with `node`, which is inside.
+    // The real driver answers NOT_READY where byte 16 or 17 is damaged, NOT_PERMITTED for bytes 40 to 43, NOT_SUPPORTED
+    // for 8 to 15 and 44, and does not look at most others (docs/driver-notes.md). So byte 16 is outside the checksum
+    // and compared with `node`, which is inside, and the channel at 40 is outside, so that another one is another
+    // channel. Damage anywhere else is found by the checksum: the emulator is stricter there.
     std::uint8_t node_byte;
     std::uint8_t location_kind;
     std::uint8_t rdma;
     std::uint8_t reserved;
     std::int32_t descriptor;
+    std::uint64_t bytes;
+    std::uint64_t inode;
     std::int32_t imex_channel;
     std::int32_t location_id;
-    std::uint64_t inode;
-    std::uint64_t bytes;
     std::uint32_t filesystem;
     std::uint32_t node;
     std::uint64_t checksum;
 };
-static_assert(sizeof(Layout) == kFabricHandleBytes && offsetof(Layout, node_byte) == 16);
+static_assert(sizeof(Layout) == kFabricHandleBytes && offsetof(Layout, node_byte) == 16 &&
+              offsetof(Layout, imex_channel) == 40);
 
 constexpr std::uint32_t kMagic = 0x31464d45;  // "EMF1"
 
 std::uint64_t checksum(Layout layout) noexcept {
     layout.node_byte = 0;
+    layout.imex_channel = 0;
     layout.checksum = 0;
     char bytes[sizeof layout];
     std::memcpy(bytes, &layout, sizeof layout);
@@ -52,10 +56,10 @@ FabricHandleBytes encode(const FabricHandle& handle) noexcept {
                   .rdma = static_cast<std::uint8_t>(handle.rdma ? 1 : 0),
                   .reserved = 0,
                   .descriptor = handle.descriptor,
+                  .bytes = handle.bytes,
+                  .inode = handle.inode,
                   .imex_channel = handle.imex_channel,
                   .location_id = handle.location_id,
-                  .inode = handle.inode,
-                  .bytes = handle.bytes,
                   .filesystem = static_cast<std::uint32_t>(handle.filesystem),
                   .node = handle.node,
                   .checksum = 0};

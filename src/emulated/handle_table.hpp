@@ -66,6 +66,8 @@ private:
         const auto found = records_.find(id);
         if (found->second.references != 0 || found->second.mappings != 0) return nullptr;
         std::shared_ptr<Memory> memory = std::move(found->second.memory);
+        // Imports of this process may keep the memory; its handle is worth nothing all the same.
+        if (found->second.origin == Origin::created && memory.use_count() > 1) memory->end_export();
         records_.erase(found);
         return memory;
     }

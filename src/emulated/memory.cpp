@@ -2,6 +2,7 @@
 // Makes, adopts and ends allocations.
 #include "emulated/memory.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,6 +57,14 @@ Memory::~Memory() {
     ledger_->allocations.fetch_sub(1, std::memory_order_relaxed);
 }
 
+// The size never changes, so sealing it against shrinking changes nothing else.
+void Memory::end_export() const noexcept { ::fcntl(file_.get(), F_ADD_SEALS, F_SEAL_SHRINK); }
+
+bool Memory::export_ended(int descriptor) noexcept {
+    const int seals = ::fcntl(descriptor, F_GET_SEALS);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
+}
+
 std::byte* Memory::alias() noexcept {
     if (std::byte* const alias = alias_if_made()) return alias;
     const std::lock_guard lock(alias_mutex_);
@@ -101,7 +110,7 @@ CUresult MemoryTable::create(const MemoryTraits& traits, const std::shared_ptr<B
     char name[160];
     std::snprintf(name, sizeof name, kNameFormat, traits.location_kind, traits.location_id, traits.rdma ? 1 : 0,
                   traits.handle_types, traits.bytes);
-    FileDescriptor file(::memfd_create(name, MFD_CLOEXEC));
+    FileDescriptor file(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!file.valid()) return out_of_memory("memfd_create", errno);
     if (::ftruncate(file.get(), static_cast<off_t>(traits.bytes)) != 0) return out_of_memory("ftruncate", errno);
     struct stat status {};

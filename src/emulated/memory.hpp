@@ -45,6 +45,11 @@ public:
     /// The whole memory where this process's emulator can load and store it, made at the first call; null where the
     /// system refuses (logged). The user never sees this address.
     [[nodiscard]] std::byte* alias() noexcept;
+    /// From here on a fabric handle of it can't be imported, although imports keep the memory. Kept as a seal of the
+    /// file's, so that it is seen by every process that has it.
+    void end_export() const noexcept;
+    [[nodiscard]] static bool export_ended(int descriptor) noexcept;
+
     [[nodiscard]] std::byte* alias_if_made() const noexcept { return alias_.load(std::memory_order_acquire); }
 
 private:

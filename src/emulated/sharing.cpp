@@ -53,6 +53,7 @@ CUresult open_exported(const FabricHandle& handle, FileDescriptor* file) noexcep
     FileDescriptor opened(::open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
     if (!opened.valid()) return refused(handle, "open of the exporter's descriptor", errno);
     if (::fstat(opened.get(), &status) != 0 || !is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
+    if (Memory::export_ended(opened.get())) return CUDA_ERROR_NOT_SUPPORTED;
     // After the open: a process that has this number and this start time now had them then.
     if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
     *file = std::move(opened);
