@@ -34,7 +34,8 @@ std::size_t kernel_mappings() {
 
 // The kernel's mappings at addresses that a test has reserved. (A sanitizer adds some of its own elsewhere.)
 std::size_t kernel_mappings_of(const std::vector<std::unique_ptr<Mapped>>& all) {
-    std::ifstream maps("/proc/self/maps");
+    // Not /proc/self/maps, which user-mode emulators invent, a line for each mapping.
+    std::ifstream maps("/proc/self/task/" + std::to_string(::getpid()) + "/maps");
     std::size_t lines = 0;
     for (std::string line; std::getline(maps, line);) {
         unsigned long long begin = 0;
