@@ -110,9 +110,13 @@ TEST_CASE("An import is refused once the exporter has ended", "[driver][each]") 
     CHECK(import_fabric(*driver, bytes, &handle) == CUDA_ERROR_NOT_SUPPORTED);
 }
 
-TEST_CASE("What an importer has mapped outlives the exporter", "[driver][each]") {
-    FABRICMEM_PEER_OR_SKIP();
-    FABRICMEM_DRIVER_OR_SKIP(driver);
+namespace {
+
+enum class End : std::uint8_t { tears_down, is_killed };
+
+// Each in a test case, so a process, of its own: the second one's primary context is then no second life of the
+// first's.
+void outlive_the_exporter(const std::shared_ptr<Driver>& driver, End end) {
     const CurrentContext context(*driver);
     Peer peer;
     const FabricBytes bytes = peer.export_memory();
@@ -122,18 +126,32 @@ TEST_CASE("What an importer has mapped outlives the exporter", "[driver][each]")
     REQUIRE(import_fabric(*driver, bytes, &handle) == CUDA_SUCCESS);
     const Mapped memory(*driver, handle, {access_for(kDevice)});
     REQUIRE(memory.result() == CUDA_SUCCESS);
-    SECTION("which tears down") {
+    if (end == End::tears_down) {
         CHECK(peer.code("unmap 0") == CUDA_SUCCESS);
         CHECK(peer.code("release 0") == CUDA_SUCCESS);
         CHECK(read_word(*driver, memory.address() + 64) == 1234);
         CHECK(peer.leave() == Ended{0, 0});
     }
-    SECTION("which is killed") {
+    if (end == End::is_killed) {
         peer.process().signal(SIGKILL);
         CHECK(peer.process().wait(in_seconds(kPeerSeconds)) == Ended{-1, SIGKILL});
     }
     CHECK(read_word(*driver, memory.address() + 64) == 1234);
     CHECK(driver->memset_d8(memory.address(), 1, kTwoMiB) == CUDA_SUCCESS);
+}
+
+}  // namespace
+
+TEST_CASE("What an importer has mapped outlives an exporter that tears down", "[driver][each]") {
+    FABRICMEM_PEER_OR_SKIP();
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    outlive_the_exporter(driver, End::tears_down);
+}
+
+TEST_CASE("What an importer has mapped outlives an exporter that is killed", "[driver][each]") {
+    FABRICMEM_PEER_OR_SKIP();
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    outlive_the_exporter(driver, End::is_killed);
 }
 
 TEST_CASE("An import is not to be exported again", "[driver][each]") {
