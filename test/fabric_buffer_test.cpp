@@ -362,7 +362,8 @@ TEST_CASE("A moved-from buffer is empty and a moved-to one lives", "[buffer]") {
     second = FabricBuffer(driver, 3 * kMiB);
     CHECK(second.bytes() == 3 * kMiB);
     CHECK(emulated_counts(*driver).allocations == 1);
-    second = std::move(second);
+    FabricBuffer& itself = second;
+    second = std::move(itself);
     CHECK(second.close() == CloseResult::released);
     CHECK(emulated_counts(*driver) == EmulatedCounts());
 }
