@@ -178,7 +178,7 @@ public:
     /// Throws Error, with both sides' identity: bad_blob and unsupported (wrong kind, size or version) before any
     /// driver call; bad_argument, peer_gone, not_permitted (another IMEX channel), foreign_domain, system (no IMEX
     /// daemon), out_of_memory, driver.
-    ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, ImportOptions options = {});
+    ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = {});
     ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept;
     ImportedFabricBuffer& operator=(ImportedFabricBuffer&&) noexcept;
     ~ImportedFabricBuffer();
@@ -192,6 +192,6 @@ public:
 /// (peer_gone).
 [[nodiscard]] FABRICMEM_API std::optional<ImportedFabricBuffer> import_if_alive(std::shared_ptr<Driver> driver,
                                                                                 const HandleBlob& blob,
-                                                                                ImportOptions options = {});
+                                                                                const ImportOptions& options = {});
 
 }  // namespace fabricmem

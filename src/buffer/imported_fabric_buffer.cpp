@@ -110,7 +110,7 @@ std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const Handle
 }  // namespace
 
 ImportedFabricBuffer::ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob,
-                                           ImportOptions options)
+                                           const ImportOptions& options)
     : MappedBuffer(import(std::move(driver), blob, options)) {}
 ImportedFabricBuffer::ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept = default;
 ImportedFabricBuffer& ImportedFabricBuffer::operator=(ImportedFabricBuffer&&) noexcept = default;
@@ -132,9 +132,9 @@ void ImportedFabricBuffer::close() {
 }
 
 std::optional<ImportedFabricBuffer> import_if_alive(std::shared_ptr<Driver> driver, const HandleBlob& blob,
-                                                    ImportOptions options) {
+                                                    const ImportOptions& options) {
     try {
-        return std::make_optional<ImportedFabricBuffer>(std::move(driver), blob, std::move(options));
+        return std::make_optional<ImportedFabricBuffer>(std::move(driver), blob, options);
     } catch (const Error& error) {
         if (error.kind() != ErrorKind::peer_gone) throw;
         return std::nullopt;

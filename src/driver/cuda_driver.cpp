@@ -92,6 +92,7 @@ namespace fabricmem {
 namespace {
 
 struct Calls {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a member's name
 #define FABRICMEM_MEMBER(seam, entry, version) decltype(&::entry) seam = nullptr;
     FABRICMEM_CUDA_CALLS(FABRICMEM_MEMBER)
 #undef FABRICMEM_MEMBER
