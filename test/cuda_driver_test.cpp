@@ -338,7 +338,7 @@ TEST_CASE("The library leaves no symbol of libcuda or NVML undefined", "[driver]
     const std::string nm = FABRICMEM_NM;
     const std::string library = FABRICMEM_LIBRARY_FILE;
     if (nm.empty() || library.empty()) FABRICMEM_SKIP("built without the paths of nm and of the library");
-    const bool shared = library.size() > 3 && library.substr(library.size() - 3) == ".so";
+    const bool shared = library.find(".so") != std::string::npos;
     const std::string command =
         "'" + nm + "' " + (shared ? "-D " : "") + "--undefined-only '" + library + "' 2>/dev/null";
     FILE* const pipe = ::popen(command.c_str(), "r");

@@ -23,12 +23,8 @@ namespace fabricmem::test {
 /// A new emulated driver each time, the one CUDA driver otherwise. Throws Error where there is none.
 [[nodiscard]] inline std::shared_ptr<Driver> driver_under_test() {
     if (!testing_cuda()) return make_emulated_driver();
-#if defined(FABRICMEM_HAVE_CUDA_DRIVER)
     static const std::shared_ptr<Driver> driver = make_cuda_driver();
     return driver;
-#else
-    throw Error({.kind = ErrorKind::unsupported, .subject = "built without the CUDA driver"});
-#endif
 }
 
 /// Null, with the reason, where there is no such driver or it can't make fabric memory here.
