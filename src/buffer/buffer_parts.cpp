@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "buffer/buffer_parts.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <exception>
@@ -12,6 +10,7 @@
 
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
+#include "platform/fork_epoch.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -30,7 +29,7 @@ void note(TearDownFailure& first, const char* call, std::uint64_t bytes, CUresul
 }  // namespace
 
 BufferParts::BufferParts(std::shared_ptr<Driver> driver_to_keep) noexcept
-    : driver(std::move(driver_to_keep)), owner(::getpid()) {}
+    : driver(std::move(driver_to_keep)), made_in(fork_epoch()) {}
 
 BufferParts::~BufferParts() {
     const std::uint64_t bytes = range.get().bytes;
@@ -38,7 +37,7 @@ BufferParts::~BufferParts() {
     if (failure.call != nullptr) log_failure(failure.call, bytes, failure.result);
 }
 
-bool BufferParts::forked() const noexcept { return ::getpid() != owner; }
+bool BufferParts::forked() const noexcept { return fork_epoch() != made_in; }
 
 void* BufferParts::base() const noexcept {
     return reinterpret_cast<void*>(

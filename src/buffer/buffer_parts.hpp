@@ -3,8 +3,6 @@
 // unmap, release, free the range, let the driver go. test/fabric_buffer_test.cpp holds the order.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -42,7 +40,7 @@ struct BufferParts {
     Allocation allocation;
     Mapping mapping;
 
-    pid_t owner;
+    std::uint64_t made_in;
     std::uint64_t granularity = 0;
     Location location = Location::device(0);
     HandleKinds kinds;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes, exports and takes down memory of this process.
-#include <sys/random.h>
 #include <time.h>
 
 #include <array>
-#include <cstring>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -13,6 +12,7 @@
 #include "buffer/zero.hpp"
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
+#include "platform/random_id.hpp"
 #include "vmm/vmm.hpp"
 
 namespace fabricmem {
@@ -20,32 +20,23 @@ namespace {
 
 using detail::BufferParts;
 using detail::CallContext;
-using detail::DeviceFacts;
 using detail::DriverState;
+using detail::MemoryFacts;
 
 constexpr std::uint64_t kBytesMax = std::uint64_t{1} << 47;
 
 // What is asked for, checked, before anything is made.
 struct Plan {
-    Location location = Location::device(0);
-    const DeviceFacts* device = nullptr;  // the owner; null for host memory
+    std::shared_ptr<const MemoryFacts> facts;
     CUmemAllocationProp properties{};
-    std::uint64_t granularity = 0;
     std::uint64_t mapped_bytes = 0;
     std::uint64_t alignment = 0;
-    detail::AccessRequest access;
-    std::shared_ptr<const detail::Topology> topology;  // what `device` points into
+    std::vector<int> devices;      // where the caller names some
+    detail::AccessRequest access;  // points into `facts` or `devices`
 };
 
 [[noreturn]] void refuse(std::string what) {
     throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(what)});
-}
-
-const DeviceFacts& device_of(const detail::Topology& topology, int ordinal) {
-    if (ordinal < 0 || static_cast<std::size_t>(ordinal) >= topology.devices.size()) {
-        refuse(fmt::format("there is no device {}: this process sees {}", ordinal, topology.devices.size()));
-    }
-    return topology.devices[static_cast<std::size_t>(ordinal)];
 }
 
 void check_sizes(std::uint64_t bytes, const FabricBufferOptions& options) {
@@ -58,49 +49,21 @@ void check_sizes(std::uint64_t bytes, const FabricBufferOptions& options) {
     }
 }
 
-void plan_location(Plan& plan, const Location& asked) {
-    switch (asked.kind()) {
-        case LocationKind::device:
-            plan.location = asked;
-            plan.device = &device_of(*plan.topology, asked.index());
-            return;
-        case LocationKind::host_nearest:
-            plan.location = Location::host_numa(device_of(*plan.topology, asked.index()).nearest_numa_node);
-            return;
-        case LocationKind::host_numa:
-            if (asked.index() < 0) refuse(fmt::format("host NUMA node {}", asked.index()));
-            plan.location = asked;
-            return;
-    }
-    refuse("an unknown kind of location");
-}
-
-void plan_properties(Plan& plan, const FabricBufferOptions& options) {
-    CUmemAllocationProp& properties = plan.properties;
-    properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_FABRIC;
-    if (options.kinds.has(HandleKind::posix_fd)) {
-        properties.requestedHandleTypes = static_cast<CUmemAllocationHandleType>(
-            CU_MEM_HANDLE_TYPE_FABRIC | CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
-    }
-    properties.location.type = plan.device != nullptr ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
-    properties.location.id = plan.location.index();
-    const bool wanted = options.rdma == Rdma::required ||
-                        (options.rdma == Rdma::automatic && plan.device != nullptr && plan.device->rdma_attribute);
-    properties.allocFlags.gpuDirectRDMACapable = wanted ? 1 : 0;
+std::shared_ptr<const MemoryFacts> facts_for(Driver& driver, const FabricBufferOptions& options) {
+    unsigned handle_types = CU_MEM_HANDLE_TYPE_FABRIC;
+    if (options.kinds.has(HandleKind::posix_fd)) handle_types |= CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    return DriverState::of(driver).memory_at(options.location, static_cast<CUmemAllocationHandleType>(handle_types));
 }
 
 void plan_access(Plan& plan, const FabricBufferOptions& options) {
     plan.access.permission = options.permission;
     plan.access.host = options.host_access;
-    if (plan.device != nullptr && options.host_access == HostAccess::automatic) plan.access.host = HostAccess::none;
+    if (!plan.facts->location.is_host() && options.host_access == HostAccess::automatic)
+        plan.access.host = HostAccess::none;
+    plan.access.devices = plan.facts->devices;
     if (options.access.has_value()) {
-        plan.access.devices = detail::checked_devices(*options.access, plan.topology->devices.size());
-    } else if (plan.device != nullptr) {
-        plan.access.devices = plan.device->reachable_from;
-    } else {
-        for (std::size_t i = 0; i < plan.topology->devices.size(); ++i)
-            plan.access.devices.push_back(static_cast<int>(i));
+        plan.devices = detail::checked_devices(*options.access, plan.facts->topology->devices.size());
+        plan.access.devices = plan.devices;
     }
     if (plan.access.devices.empty() && plan.access.host == HostAccess::none) refuse("an access list that names nobody");
 }
@@ -108,13 +71,14 @@ void plan_access(Plan& plan, const FabricBufferOptions& options) {
 Plan make_plan(Driver& driver, std::uint64_t bytes, const FabricBufferOptions& options) {
     check_sizes(bytes, options);
     Plan plan;
-    plan.topology = DriverState::of(driver).topology();
-    plan_location(plan, options.location);
-    plan_properties(plan, options);
+    plan.facts = facts_for(driver, options);
     plan_access(plan, options);
-    plan.granularity = DriverState::of(driver).granularity(plan.properties);
-    plan.mapped_bytes = (bytes + plan.granularity - 1) / plan.granularity * plan.granularity;
-    plan.alignment = detail::checked_alignment(options.alignment_bytes, plan.granularity);
+    plan.properties = plan.facts->properties;
+    const bool rdma = options.rdma == Rdma::required || (options.rdma == Rdma::automatic && plan.facts->rdma_attribute);
+    plan.properties.allocFlags.gpuDirectRDMACapable = rdma ? 1 : 0;
+    const std::uint64_t granularity = plan.facts->granularity;
+    plan.mapped_bytes = (bytes + granularity - 1) / granularity * granularity;
+    plan.alignment = detail::checked_alignment(options.alignment_bytes, granularity);
     return plan;
 }
 
@@ -149,18 +113,6 @@ void read_back(BufferParts& parts, const FabricBufferOptions& options, const Cal
     }
 }
 
-Id128 random_id() {
-    Id128 id;
-    std::size_t have = 0;
-    while (have < id.bytes.size()) {
-        const ssize_t got = ::getrandom(id.bytes.data() + have, id.bytes.size() - have, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) throw Error({.kind = ErrorKind::system, .call = "getrandom", .subject = std::strerror(errno)});
-        have += static_cast<std::size_t>(got);
-    }
-    return id;
-}
-
 std::uint64_t now_ns() noexcept {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
@@ -168,30 +120,14 @@ std::uint64_t now_ns() noexcept {
 }
 
 void fill_blob(BufferParts& parts, const Plan& plan, std::uint64_t bytes, const FabricBufferOptions& options) {
-    DriverState& state = DriverState::of(*parts.driver);
     HandleBlob& blob = parts.blob;
+    blob = plan.facts->blob;
     blob.kinds = HandleKind::fabric;  // a descriptor can't be asked for in this version, whatever was granted
-    blob.location_kind = plan.location.kind();
-    if (plan.device != nullptr) {
-        blob.device_ordinal = plan.location.index();
-        blob.device_uuid = plan.device->uuid;
-        blob.fabric = state.fabric_place(*plan.device);
-    } else {
-        blob.numa_node = plan.location.index();
-    }
-    blob.allocation_id = random_id();
+    blob.allocation_id = detail::random_id();
     blob.peer = options.peer;
     blob.generation = options.generation;
-    const auto self = state.identity();
-    blob.host_id = self->host_id;
-    blob.boot_id = self->boot_id;
-    blob.process_id = self->process_id;
-    blob.pid_namespace = self->pid_namespace;
-    blob.process_start = self->process_start;
-    blob.imex_channel = state.imex_channel();
     blob.mapped_bytes = plan.mapped_bytes;
     blob.bytes = bytes;
-    blob.granularity = plan.granularity;
     blob.rdma = parts.rdma;
     blob.created_ns = now_ns();
 }
@@ -206,7 +142,7 @@ void give_access(BufferParts& parts, const Plan& plan, const FabricBufferOptions
     detail::AccessRequest writable = plan.access;
     writable.permission = Permission::read_write;
     parts.access = detail::grant_access(*parts.driver, whole, writable, about);
-    detail::zero(parts, plan.device != nullptr ? plan.location.index() : -1);
+    detail::zero(parts, plan.facts->location.is_host() ? -1 : plan.facts->location.index());
     if (plan.access.permission == Permission::read_only) {
         detail::AccessRequest rest{parts.access.devices, parts.access.host ? plan.access.host : HostAccess::none,
                                    Permission::read_only};
@@ -217,21 +153,21 @@ void give_access(BufferParts& parts, const Plan& plan, const FabricBufferOptions
 std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options) {
     detail::check_driver(driver);
     const Plan plan = make_plan(*driver, bytes, options);
-    const CallContext about{.call = {}, .bytes = plan.mapped_bytes, .location = plan.location};
+    const CallContext about{.call = {}, .bytes = plan.mapped_bytes, .location = plan.facts->location};
     auto parts = std::make_unique<BufferParts>(std::move(driver));
     Driver& calls = *parts->driver;
-    parts->location = plan.location;
-    parts->granularity = plan.granularity;
+    parts->location = plan.facts->location;
+    parts->granularity = plan.facts->granularity;
     parts->range = detail::reserve(calls, plan.mapped_bytes, plan.alignment, about);
     parts->allocation = detail::create(calls, plan.mapped_bytes, plan.properties);
     parts->mapping = detail::map(calls, parts->range.get(), parts->allocation.get(), about);
     give_access(*parts, plan, options, about);
     read_back(*parts, options, about);
     fill_blob(*parts, plan, bytes, options);
-    detail::check(calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
-                                                       CU_MEM_HANDLE_TYPE_FABRIC, 0),
-                  calls,
-                  {.call = "cuMemExportToShareableHandle", .bytes = plan.mapped_bytes, .location = plan.location});
+    detail::check(
+        calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
+                                             CU_MEM_HANDLE_TYPE_FABRIC, 0),
+        calls, {.call = "cuMemExportToShareableHandle", .bytes = plan.mapped_bytes, .location = plan.facts->location});
     parts->retire_address = options.retire_address;
     if (options.on_make) options.on_make(parts->info());
     parts->before_tear_down = std::move(options.before_tear_down);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Maps memory that a peer, or this process, exported.
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -19,7 +20,8 @@ struct ImportPlan {
     Location location = Location::device(-1);
     std::uint64_t granularity = 0;
     std::uint64_t alignment = 0;
-    detail::AccessRequest access;
+    std::vector<int> devices;
+    detail::AccessRequest access;  // points into `devices`
 };
 
 // What can be told from the blob alone, before any driver call.
@@ -69,9 +71,9 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     plan.access.permission = options.permission;
     plan.access.host = options.host_access;
     if (!plan.location.is_host() && options.host_access == HostAccess::automatic) plan.access.host = HostAccess::none;
-    plan.access.devices = options.access.has_value()
-                              ? detail::checked_devices(*options.access, topology->devices.size())
-                              : default_devices(*topology, plan.location);
+    plan.devices = options.access.has_value() ? detail::checked_devices(*options.access, topology->devices.size())
+                                              : default_devices(*topology, plan.location);
+    plan.access.devices = plan.devices;
     if (plan.access.devices.empty() && plan.access.host == HostAccess::none) {
         throw Error({.kind = ErrorKind::bad_argument, .subject = "an access list that names nobody"});
     }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "driver/driver_state.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "driver/check.hpp"
 #include "log/log.hpp"
+#include "platform/fork_epoch.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -59,10 +60,10 @@ std::optional<int> Topology::ordinal_of(const Id128& uuid) const noexcept {
     return std::nullopt;
 }
 
-DriverState::DriverState(Driver& driver) noexcept : driver_(driver), process_id_(::getpid()) {}
+DriverState::DriverState(Driver& driver) noexcept : driver_(driver), made_in_(fork_epoch()) {}
 DriverState::~DriverState() = default;
 
-bool DriverState::forked() const noexcept { return ::getpid() != process_id_; }
+bool DriverState::forked() const noexcept { return fork_epoch() != made_in_; }
 
 Topology DriverState::learn_topology() {
     int count = 0;
@@ -104,6 +105,76 @@ std::uint64_t DriverState::granularity(const CUmemAllocationProp& properties) {
     const std::lock_guard lock(mutex_);
     granularities_[key] = bytes;
     return bytes;
+}
+
+std::shared_ptr<const MemoryFacts> DriverState::memory_at(const Location& asked,
+                                                          CUmemAllocationHandleType handle_types) {
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& known : memory_) {
+            if (known->asked == asked && known->handle_types == handle_types) return known;
+        }
+    }
+    auto learnt = std::make_shared<const MemoryFacts>(learn_memory(asked, handle_types));
+    if (!is_final(*learnt)) return learnt;
+    const std::lock_guard lock(mutex_);
+    memory_.push_back(learnt);  // two threads may do so: the first one is found, and they are alike
+    return learnt;
+}
+
+MemoryFacts DriverState::learn_memory(const Location& asked, CUmemAllocationHandleType handle_types) {
+    MemoryFacts facts;
+    facts.asked = asked;
+    facts.handle_types = handle_types;
+    facts.topology = topology();
+    const std::vector<DeviceFacts>& devices = facts.topology->devices;
+    const DeviceFacts* named = nullptr;  // the device that `asked` names
+    if (asked.kind() != LocationKind::host_numa) {
+        if (asked.index() < 0 || static_cast<std::size_t>(asked.index()) >= devices.size()) {
+            throw Error(
+                {.kind = ErrorKind::bad_argument,
+                 .subject = fmt::format("there is no device {}: this process sees {}", asked.index(), devices.size())});
+        }
+        named = &devices[static_cast<std::size_t>(asked.index())];
+    } else if (asked.index() < 0) {
+        throw Error({.kind = ErrorKind::bad_argument, .subject = fmt::format("host NUMA node {}", asked.index())});
+    }
+    HandleBlob& blob = facts.blob;
+    facts.location = asked.kind() == LocationKind::host_nearest ? Location::host_numa(named->nearest_numa_node) : asked;
+    if (facts.location.kind() == LocationKind::device) {
+        facts.rdma_attribute = named->rdma_attribute;
+        facts.devices = named->reachable_from;
+        blob.device_ordinal = asked.index();
+        blob.device_uuid = named->uuid;
+        blob.fabric = fabric_place(*named);
+    } else {
+        for (std::size_t i = 0; i < devices.size(); ++i) facts.devices.push_back(static_cast<int>(i));
+        blob.numa_node = facts.location.index();
+    }
+    facts.properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    facts.properties.requestedHandleTypes = handle_types;
+    facts.properties.location.type =
+        facts.location.is_host() ? CU_MEM_LOCATION_TYPE_HOST_NUMA : CU_MEM_LOCATION_TYPE_DEVICE;
+    facts.properties.location.id = facts.location.index();
+    facts.granularity = granularity(facts.properties);
+    blob.location_kind = facts.location.kind();
+    blob.granularity = facts.granularity;
+    const auto self = identity();
+    blob.host_id = self->host_id;
+    blob.boot_id = self->boot_id;
+    blob.process_id = self->process_id;
+    blob.pid_namespace = self->pid_namespace;
+    blob.process_start = self->process_start;
+    blob.imex_channel = imex_channel();
+    return facts;
+}
+
+bool DriverState::is_final(const MemoryFacts& facts) {
+    if (!facts.blob.imex_channel.has_value()) return false;
+    if (facts.location.is_host()) return true;
+    const std::string& device = facts.topology->devices[static_cast<std::size_t>(facts.location.index())].pci_bus_id;
+    const std::lock_guard lock(mutex_);
+    return fabric_places_.contains(device);
 }
 
 std::shared_ptr<const ProcessIdentity> DriverState::identity() {

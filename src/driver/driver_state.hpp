@@ -3,8 +3,6 @@
 // the necessary ones. Each Driver carries one. Failures are not kept: the next caller asks again.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -48,6 +46,20 @@ struct ProcessIdentity {
     std::optional<std::uint64_t> process_start;
 };
 
+/// What is the same for all memory that is made at one place.
+struct MemoryFacts {
+    Location asked = Location::device(0);  // with `handle_types` the key
+    CUmemAllocationHandleType handle_types{};
+
+    std::shared_ptr<const Topology> topology;
+    Location location = Location::device(0);  // where `asked` is
+    CUmemAllocationProp properties{};         // all but the flags
+    bool rdma_attribute = false;              // of the owning device
+    std::uint64_t granularity = 0;            // minimum, bytes
+    std::vector<int> devices;                 // ordinals of those that can access it
+    HandleBlob blob;                          // what no buffer changes
+};
+
 class DriverState {
 public:
     static constexpr std::size_t kRetiredRangesMax = 1024;
@@ -64,6 +76,10 @@ public:
     [[nodiscard]] std::shared_ptr<const Topology> topology();
     /// Minimum granularity in bytes. Throws as the failing call says.
     [[nodiscard]] std::uint64_t granularity(const CUmemAllocationProp& properties);
+    /// Facts for `asked`. Kept once the identity in its blob is final (a fabric that is still being probed, or no IMEX
+    /// channel yet, is not). Throws Error{bad_argument} for a place that is not here, else as the failing call says.
+    [[nodiscard]] std::shared_ptr<const MemoryFacts> memory_at(const Location& asked,
+                                                               CUmemAllocationHandleType handle_types);
     [[nodiscard]] std::shared_ptr<const ProcessIdentity> identity();
     /// The lowest channel that this process can open. Kept once found: a process has one for life.
     [[nodiscard]] std::optional<std::int32_t> imex_channel();
@@ -84,12 +100,15 @@ private:
     using GranularityKey = std::tuple<int, int, unsigned>;  // location type, location id, handle types
 
     [[nodiscard]] Topology learn_topology();
+    [[nodiscard]] MemoryFacts learn_memory(const Location& asked, CUmemAllocationHandleType handle_types);
+    [[nodiscard]] bool is_final(const MemoryFacts& facts);
 
     Driver& driver_;
-    pid_t process_id_;
+    std::uint64_t made_in_;
     std::mutex mutex_;  // guards all below; never held across a call of the driver or the platform
     std::shared_ptr<const Topology> topology_;
     std::shared_ptr<const ProcessIdentity> identity_;
+    std::vector<std::shared_ptr<const MemoryFacts>> memory_;
     std::map<GranularityKey, std::uint64_t> granularities_;
     std::optional<std::int32_t> imex_channel_;
     std::map<std::string, std::optional<FabricPlace>> fabric_places_;  // by PCI bus id

@@ -96,7 +96,7 @@ const std::shared_ptr<Budget>& World::budget(int location_kind, int location_id)
 }
 
 EmulatedDriver::EmulatedDriver(const EmulatedOptions& options)
-    : born_in_(fork_generation()),
+    : born_in_(fork_epoch()),
       world_(std::make_unique<World>(options)),
       platform_(world_->node, options.devices, options.imex_channel,
                 world_->has_fabric() ? EmulatedPlatform::Fabric::completed : EmulatedPlatform::Fabric::none) {}

@@ -17,6 +17,7 @@
 #include "emulated/node.hpp"
 #include "emulated/sharing.hpp"
 #include "emulated/stream_engine.hpp"
+#include "platform/fork_epoch.hpp"
 
 namespace fabricmem::detail::emulated {
 
@@ -163,7 +164,7 @@ public:
 
 private:
     /// In a forked child the driver is dead: locks may be held by threads that are not there.
-    [[nodiscard]] bool forked() const noexcept { return fork_generation() != born_in_; }
+    [[nodiscard]] bool forked() const noexcept { return fork_epoch() != born_in_; }
 
     template <typename Function>
     CUresult call(Function&& function) const noexcept {

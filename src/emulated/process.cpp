@@ -3,10 +3,8 @@
 #include "emulated/process.hpp"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -15,9 +13,6 @@
 namespace fabricmem::detail::emulated {
 
 namespace {
-
-// The one mutable global here: pthread_atfork takes no argument. Trivially destroyed, so it outlives every static.
-constinit std::atomic<std::uint64_t> g_fork_generation{0};
 
 ProcessStat failed(int error) noexcept {
     ProcessStat stat;
@@ -57,15 +52,6 @@ ProcessStat read_process_stat(std::uint32_t process_id) noexcept {
     }
     stat.start = std::strtoull(field, nullptr, 10);
     return stat;
-}
-
-std::uint64_t fork_generation() noexcept {
-    static const bool registered = [] {
-        return ::pthread_atfork(nullptr, nullptr, [] { g_fork_generation.fetch_add(1, std::memory_order_relaxed); }) ==
-               0;
-    }();
-    static_cast<void>(registered);
-    return g_fork_generation.load(std::memory_order_relaxed);
 }
 
 }  // namespace fabricmem::detail::emulated

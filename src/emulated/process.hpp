@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What /proc tells of a process, an owned descriptor, and whether this process is a forked child. Knows no CUDA.
+// What /proc tells of a process, and an owned descriptor. Knows no CUDA.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,5 @@ struct ProcessStat {
 };
 
 [[nodiscard]] ProcessStat read_process_stat(std::uint32_t process_id) noexcept;
-
-/// Grows by one in every forked child; two equal numbers mean the same process. No system call.
-[[nodiscard]] std::uint64_t fork_generation() noexcept;
 
 }  // namespace fabricmem::detail::emulated

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include "log/log.hpp"
+#include "platform/fork_epoch.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -106,8 +106,8 @@ Nvml::Nvml(std::string library) : library_(std::move(library)) {}
 Nvml::~Nvml() = default;
 
 const Nvml::Calls* Nvml::calls() const {
-    const pid_t self = ::getpid();
-    pid_t loader = 0;
+    const std::uint64_t self = fork_epoch();
+    std::uint64_t loader = 0;
     if (!loader_.compare_exchange_strong(loader, self) && loader != self) return nullptr;
     std::call_once(loading_, [this] {
         void* const library = ::dlopen(library_.c_str(), RTLD_NOW | RTLD_LOCAL);

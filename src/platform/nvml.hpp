@@ -3,13 +3,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include <sys/types.h>
 
 #include <fabricmem/platform.hpp>
 
@@ -37,7 +36,7 @@ private:
 
     std::string library_;
     // The process that loads. Looked at before loading_, which a thread of the parent may have held during the fork.
-    mutable std::atomic<pid_t> loader_{0};
+    mutable std::atomic<std::uint64_t> loader_{0};
     mutable std::once_flag loading_;
     mutable std::unique_ptr<const Calls> calls_;
 };

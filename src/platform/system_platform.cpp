@@ -20,6 +20,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "platform/fork_epoch.hpp"
 #include "platform/nvml.hpp"
 
 namespace fabricmem {
@@ -182,13 +183,13 @@ private:
     [[nodiscard]] std::optional<std::uint64_t> read_pid_namespace() const;
     [[nodiscard]] std::optional<std::uint64_t> read_process_start() const;
     [[nodiscard]] FileText read_stat(const std::string& process) const;
-    [[nodiscard]] bool forked() const noexcept { return ::getpid() != maker_; }
+    [[nodiscard]] bool forked() const noexcept { return detail::fork_epoch() != made_in_; }
 
     const std::string root_;
     const detail::Nvml nvml_;
     // Every blob asks for these. They are read once, here: a cache that is filled later would need a lock, which a
     // thread of the parent could hold for ever in a forked child.
-    const pid_t maker_ = ::getpid();
+    const std::uint64_t made_in_ = detail::fork_epoch();
     const std::optional<Id128> host_id_ = read_host_id();
     const std::optional<Id128> boot_id_ = read_id(root_ + "/proc/sys/kernel/random/boot_id");
     const std::optional<std::uint64_t> pid_namespace_ = read_pid_namespace();

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/vmm.hpp"
 
+#include <array>
+#include <vector>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -105,15 +108,21 @@ Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle han
 }
 
 Access grant_access(Driver& driver, const Range& range, const AccessRequest& request, const CallContext& about) {
-    std::vector<CUmemAccessDesc> descs;
-    descs.reserve(request.devices.size() + 1);
-    for (const int device : request.devices)
-        descs.push_back(descriptor(CU_MEM_LOCATION_TYPE_DEVICE, device, request.permission));
-    if (request.host != HostAccess::none) descs.push_back(descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission));
+    std::array<CUmemAccessDesc, 17> few;  // no allocation for a node of 16 devices
+    std::vector<CUmemAccessDesc> many;
+    const std::size_t count = request.devices.size() + (request.host != HostAccess::none ? 1 : 0);
+    if (count > few.size()) many.resize(count);
+    const std::span<CUmemAccessDesc> descs(count > few.size() ? many.data() : few.data(), count);
+    for (std::size_t i = 0; i < request.devices.size(); ++i)
+        descs[i] = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, request.devices[i], request.permission);
+    if (request.host != HostAccess::none) descs.back() = descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission);
 
     const CallContext call = with_call(about, "cuMemSetAccess", range.bytes);
     const CUresult result = driver.mem_set_access(range.address, range.bytes, descs.data(), descs.size());
-    if (result == CUDA_SUCCESS) return {request.devices, request.host != HostAccess::none, request.permission};
+    if (result == CUDA_SUCCESS) {
+        return {std::vector<int>(request.devices.begin(), request.devices.end()), request.host != HostAccess::none,
+                request.permission};
+    }
     if (!is_refusal(result) || descs.size() < 2) raise(result, driver, call);
     return grant_one_by_one(driver, range, request, call);
 }

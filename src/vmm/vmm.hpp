@@ -4,7 +4,7 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
+#include <span>
 
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/types.hpp>
@@ -22,7 +22,7 @@ namespace fabricmem::detail {
 
 /// Who is to get access to a mapping.
 struct AccessRequest {
-    std::vector<int> devices;  // ordinals that exist, ascending, no duplicates
+    std::span<const int> devices;  // ordinals that exist, ascending, no duplicates
     HostAccess host = HostAccess::none;
     Permission permission = Permission::read_write;
 };

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A page that the kernel gives to a child empty (MADV_WIPEONFORK, Linux 4.14): getpid() is a system call, and a
+// handler of pthread_atfork() is not called by every way to fork.
+#include "platform/fork_epoch.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <new>
+
+namespace fabricmem::detail {
+namespace {
+
+using Word = std::atomic<std::uint64_t>;
+static_assert(Word::is_always_lock_free);
+
+std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+
+// Null where the kernel has no such page.
+Word* map_wiped_word() noexcept {
+    void* const memory = ::mmap(nullptr, page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    constexpr int kNoAdvice = -1;
+    // An emulated kernel (qemu-user) may say yes to every advice and take none.
+    if (::madvise(memory, page_bytes(), kNoAdvice) == 0 || ::madvise(memory, page_bytes(), MADV_WIPEONFORK) != 0) {
+        ::munmap(memory, page_bytes());
+        return nullptr;
+    }
+    return new (memory) Word(0);
+}
+
+Word unavailable{0};
+std::atomic<Word*> wiped{nullptr};  // never unmapped: buffers in statics ask until the end
+
+// Without a lock, which a thread of the parent could hold for ever in a child.
+Word* wiped_word() noexcept {
+    Word* word = wiped.load(std::memory_order_acquire);
+    if (word != nullptr) return word;
+    Word* const made = map_wiped_word();
+    if (wiped.compare_exchange_strong(word, made != nullptr ? made : &unavailable)) return wiped.load();
+    if (made != nullptr) ::munmap(made, page_bytes());
+    return word;
+}
+
+// The last epoch that this process or an ancestor of it was in. A child inherits it.
+Word last_epoch{0};
+
+}  // namespace
+
+std::uint64_t fork_epoch() noexcept {
+    Word* const word = wiped_word();
+    if (word == &unavailable) return static_cast<std::uint64_t>(::getpid());
+    if (const std::uint64_t known = word->load(std::memory_order_relaxed); known != 0) return known;
+    // The first call in this process. Of threads that meet here one sets the epoch.
+    std::uint64_t expected = 0;
+    const std::uint64_t next = last_epoch.load(std::memory_order_relaxed) + 1;
+    const std::uint64_t epoch = word->compare_exchange_strong(expected, next) ? next : expected;
+    last_epoch.store(epoch, std::memory_order_relaxed);
+    return epoch;
+}
+
+}  // namespace fabricmem::detail
