@@ -13,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
 #include <fabricmem/fabricmem.hpp>
 
 #include "pingpong_deadline.hpp"
@@ -22,6 +21,7 @@
 #include "pingpong_process.hpp"
 #include "pingpong_report.hpp"
 #include "pingpong_setup.hpp"
+#include "pingpong_text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace pingpong {
@@ -187,20 +187,20 @@ int main(int argc, char** argv) {
     try {
         const pingpong::Options options = pingpong::parse_options(arguments);
         if (options.help) {
-            fmt::print("{}", pingpong::help_text());
+            pingpong::print(stdout, "{}", pingpong::help_text());
             return 0;
         }
         if (options.version) {
             const fabricmem::Version version = fabricmem::library_version();
-            fmt::print("fabricmem-pingpong {}.{}.{}\n", version.major, version.minor, version.patch);
+            pingpong::print(stdout, "fabricmem-pingpong {}.{}.{}\n", version.major, version.minor, version.patch);
             return 0;
         }
         return pingpong::run(options);
     } catch (const pingpong::WrongOption& wrong) {
-        fmt::print(stderr, "fabricmem-pingpong: {} (see --help)\n", wrong.what());
+        pingpong::print(stderr, "fabricmem-pingpong: {} (see --help)\n", wrong.what());
         return 2;
     } catch (const std::exception& error) {  // stdout is closed, say
-        fmt::print(stderr, "fabricmem-pingpong: error: {}\n", error.what());
+        pingpong::print(stderr, "fabricmem-pingpong: error: {}\n", error.what());
         return 1;
     }
 }

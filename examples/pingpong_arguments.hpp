@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-#include <fmt/format.h>
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 
@@ -52,9 +52,9 @@ template <class Enum, std::size_t Count>
     std::string known;
     for (const auto& [word, meaning] : words) {
         if (word == text) return meaning;
-        known += fmt::format("{}{}", known.empty() ? "" : ", ", word);
+        known += formatted("{}{}", known.empty() ? "" : ", ", word);
     }
-    throw WrongOption(fmt::format("'{}' is none of {}", text, known));
+    throw WrongOption(formatted("'{}' is none of {}", text, known));
 }
 
 template <class Number>
@@ -62,7 +62,7 @@ template <class Number>
     Number number{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc{} || end != text.data() + text.size() || number < least || number > most) {
-        throw WrongOption(fmt::format("'{}' is not a number from {} to {}", text, least, most));
+        throw WrongOption(formatted("'{}' is not a number from {} to {}", text, least, most));
     }
     return number;
 }
@@ -75,23 +75,23 @@ std::size_t apply_one(std::span<const OptionRow<Parsed>> rows, std::span<const s
     const std::string_view argument = arguments.front();
     const std::string_view name = argument.substr(0, argument.find('='));
     const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.name == name; });
-    if (row == rows.end()) throw WrongOption(fmt::format("{}: there is no such option", name));
+    if (row == rows.end()) throw WrongOption(formatted("{}: there is no such option", name));
 
     std::size_t taken = 1;
     std::string_view value;
     if (name.size() < argument.size()) {
-        if (!row->takes_value()) throw WrongOption(fmt::format("{}: takes no value", name));
+        if (!row->takes_value()) throw WrongOption(formatted("{}: takes no value", name));
         value = argument.substr(name.size() + 1);
     } else if (row->takes_value() && arguments.size() > 1 && !arguments[1].starts_with("--")) {
         value = arguments[1];
         taken = 2;
     } else if (row->needs_value()) {
-        throw WrongOption(fmt::format("{}: needs a value, {}", name, row->argument));
+        throw WrongOption(formatted("{}: needs a value, {}", name, row->argument));
     }
     try {
         row->apply(parsed, value);
     } catch (const WrongOption& wrong) {
-        throw WrongOption(fmt::format("{}: {}", name, wrong.what()));
+        throw WrongOption(formatted("{}: {}", name, wrong.what()));
     }
     return taken;
 }
@@ -109,7 +109,7 @@ template <class Parsed>
     std::string text;
     for (const OptionRow<Parsed>& row : rows) {
         if (row.help.empty()) continue;
-        text += fmt::format("  {:<30} {}\n", fmt::format("{} {}", row.name, row.argument), row.help);
+        text += formatted("  {:<30} {}\n", formatted("{} {}", row.name, row.argument), row.help);
     }
     return text;
 }

@@ -10,7 +10,7 @@
 #include <limits>
 #include <utility>
 
-#include <fmt/format.h>
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 
@@ -35,7 +35,7 @@ void Watchdog::watch() {
     std::unique_lock lock(mutex_);
     const auto left = std::chrono::milliseconds(deadline_.left_ms());
     if (ended_changed_.wait_for(lock, left, [this] { return ended_; })) return;
-    fmt::print(stderr, "{}: error: {} did not come to an end in time\n", program_invocation_short_name, step_);
+    print(stderr, "{}: error: {} did not come to an end in time\n", program_invocation_short_name, step_);
     // Not exit(): its handlers would wait for the call that is stuck. The peer sees the connection end.
     std::_Exit(1);
 }

@@ -12,9 +12,8 @@
 #include <thread>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "pingpong_deadline.hpp"
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 
@@ -22,7 +21,7 @@ void check_call(fabricmem::Driver& driver, CUresult result, const char* call) {
     if (result == CUDA_SUCCESS) return;
     const char* name = nullptr;
     if (driver.get_error_name(result, &name) != CUDA_SUCCESS || name == nullptr) name = "an unknown error";
-    throw std::runtime_error(fmt::format("{} failed: {} ({})", call, name, static_cast<int>(result)));
+    throw std::runtime_error(formatted("{} failed: {} ({})", call, name, static_cast<int>(result)));
 }
 
 CUdevice device_of(fabricmem::Driver& driver, int ordinal) {
@@ -59,7 +58,7 @@ void Stream::drain() const noexcept {
     try {
         while (!is_idle()) {
             if (deadline.passed()) {
-                fmt::print(stderr, "{}: error: the GPU does not come to rest\n", program_invocation_short_name);
+                print(stderr, "{}: error: the GPU does not come to rest\n", program_invocation_short_name);
                 std::_Exit(1);
             }
             std::this_thread::yield();

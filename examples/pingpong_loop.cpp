@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include <fmt/format.h>
-
 #include "pingpong_spin.hpp"
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {
@@ -46,9 +45,9 @@ void write_pattern(std::byte* to, std::size_t bytes, const Pattern& pattern) {
     const auto* const wanted = reinterpret_cast<const std::byte*>(&expected);
     const auto* const wrong = std::mismatch(from + offset, from + std::min(offset + kWordBytes, bytes), wanted).first;
     const auto at = static_cast<std::size_t>(wrong - from);
-    throw WrongByte(fmt::format("a wrong byte arrived: round {}, {} bytes, offset {}: expected 0x{:02x}, got 0x{:02x}",
-                                round, bytes, at, std::to_integer<unsigned>(wanted[at - offset]),
-                                std::to_integer<unsigned>(*wrong)));
+    throw WrongByte(formatted("a wrong byte arrived: round {}, {} bytes, offset {}: expected 0x{:02x}, got 0x{:02x}",
+                              round, bytes, at, std::to_integer<unsigned>(wanted[at - offset]),
+                              std::to_integer<unsigned>(*wrong)));
 }
 
 void check_pattern(const std::byte* from, std::size_t bytes, std::uint32_t round) {

@@ -7,8 +7,7 @@
 #include <limits>
 #include <utility>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {
@@ -35,7 +34,7 @@ std::size_t size_of(std::string_view text) {
     try {
         return number_of<std::size_t>(digits, 1, kLargestSize / unit) * unit;
     } catch (const WrongOption&) {
-        throw WrongOption(fmt::format("'{}' is not a size from 1 to 4G, as 64, 4K or 16M", text));
+        throw WrongOption(formatted("'{}' is not a size from 1 to 4G, as 64, 4K or 16M", text));
     }
 }
 
@@ -46,7 +45,7 @@ std::vector<std::size_t> sizes_of(std::string_view text) {
         sizes.push_back(size_of(text.substr(begin, end - begin)));
         begin = end + 1;
     }
-    if (sizes.size() > kMostSizes) throw WrongOption(fmt::format("more than {} sizes", kMostSizes));
+    if (sizes.size() > kMostSizes) throw WrongOption(formatted("more than {} sizes", kMostSizes));
     return sizes;
 }
 
@@ -57,7 +56,7 @@ Endpoint endpoint_of(std::string_view text, std::uint16_t least_port) {
     if (colon != text.npos) {
         std::string_view host = text.substr(0, colon);
         if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-        if (host.empty()) throw WrongOption(fmt::format("'{}' has no host before its colon", text));
+        if (host.empty()) throw WrongOption(formatted("'{}' has no host before its colon", text));
         endpoint.host = host;
         text.remove_prefix(colon + 1);
     }
@@ -138,7 +137,7 @@ Options settle(Parsed parsed) {
     for (const std::size_t bytes : options.sizes) {
         rounds += std::uint64_t{options.iterations_for(bytes)} + options.warmup_for(bytes);
     }
-    if (rounds > kMostRounds) throw WrongOption(fmt::format("--iterations: more than {} rounds in all", kMostRounds));
+    if (rounds > kMostRounds) throw WrongOption(formatted("--iterations: more than {} rounds in all", kMostRounds));
     return std::move(options);
 }
 
@@ -174,14 +173,18 @@ std::string help_text() {
            "\nExit code: 0 every byte was right, 1 it failed, 2 a wrong option.\n";
 }
 
-std::string sizes_text(const std::vector<std::size_t>& sizes) { return fmt::format("{}", fmt::join(sizes, ",")); }
+std::string sizes_text(const std::vector<std::size_t>& sizes) {
+    std::string text;
+    for (const std::size_t size : sizes) text += (text.empty() ? "" : ",") + std::to_string(size);
+    return text;
+}
 
 std::vector<std::string> peer_arguments(const Options& options, std::string_view driver,
                                         const Endpoint& meeting_place) {
     std::vector<std::string> arguments{
         "--spawned",
         "--connect",
-        fmt::format("{}:{}", meeting_place.host, meeting_place.port),
+        formatted("{}:{}", meeting_place.host, meeting_place.port),
         "--driver",
         std::string(driver),
         "--mode",

@@ -16,7 +16,7 @@
 #include <sstream>
 #include <system_error>
 
-#include <fmt/format.h>
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {
@@ -77,10 +77,9 @@ PeerProcess::~PeerProcess() {
 }
 
 void PeerProcess::expect_success(const Deadline& deadline) {
-    if (!wait(deadline)) throw PeerError(fmt::format("the peer (process {}) does not end", id_));
-    if (WIFSIGNALED(status_)) throw PeerError(fmt::format("the peer was ended by signal {}", WTERMSIG(status_)));
-    if (WEXITSTATUS(status_) != 0)
-        throw PeerError(fmt::format("the peer ended with exit code {}", WEXITSTATUS(status_)));
+    if (!wait(deadline)) throw PeerError(formatted("the peer (process {}) does not end", id_));
+    if (WIFSIGNALED(status_)) throw PeerError(formatted("the peer was ended by signal {}", WTERMSIG(status_)));
+    if (WEXITSTATUS(status_) != 0) throw PeerError(formatted("the peer ended with exit code {}", WEXITSTATUS(status_)));
 }
 
 bool PeerProcess::wait(const Deadline& deadline) noexcept {

@@ -9,9 +9,10 @@
 #include <cstdio>
 #include <utility>
 
-#include <fmt/format.h>
 #include <fabricmem/version.hpp>
 #include <nlohmann/json.hpp>
+
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {
@@ -40,14 +41,14 @@ std::string size_text(std::size_t bytes) {
         bytes /= 1024;
         ++unit;
     }
-    return fmt::format("{} {}", bytes, kUnits[unit]);
+    return formatted("{} {}", bytes, kUnits[unit]);
 }
 
 std::string first_line(const Introduction& introduction) {
     std::string line =
-        fmt::format("{} driver, device {} ({}), memory on {}, handles: {}", introduction.driver, introduction.device,
-                    introduction.device_name, introduction.memory, introduction.handle_kinds);
-    if (!introduction.refused.empty()) line += fmt::format("; the real driver was not taken: {}", introduction.refused);
+        formatted("{} driver, device {} ({}), memory on {}, handles: {}", introduction.driver, introduction.device,
+                  introduction.device_name, introduction.memory, introduction.handle_kinds);
+    if (!introduction.refused.empty()) line += formatted("; the real driver was not taken: {}", introduction.refused);
     return one_line(std::move(line));
 }
 
@@ -60,8 +61,8 @@ Json to_json(const Result& result) {
 
 Json head(const Options& options) {
     return {{"program", kProgram},
-            {"version", fmt::format("{}.{}.{}", fabricmem::library_version().major, fabricmem::library_version().minor,
-                                    fabricmem::library_version().patch)},
+            {"version", formatted("{}.{}.{}", fabricmem::library_version().major, fabricmem::library_version().minor,
+                                  fabricmem::library_version().patch)},
             {"mode", to_string(options.mode)},
             {"location", to_string(options.location)}};
 }
@@ -69,7 +70,7 @@ Json head(const Options& options) {
 void print_document(const Json& document) {
     // What comes from outside may not be UTF-8.
     const std::string text = document.dump(2, ' ', false, Json::error_handler_t::replace);
-    fmt::print("{}\n", text);
+    print(stdout, "{}\n", text);
     std::fflush(stdout);
 }
 
@@ -87,28 +88,29 @@ Result summarize(std::size_t bytes, std::vector<double> round_trips_us) {
 void Report::introduce(Introduction introduction) {
     introduction_ = std::move(introduction);
     if (silent()) return;
-    fmt::print(options_.json ? stderr : stdout, "{}\n", first_line(introduction_));
+    print(options_.json ? stderr : stdout, "{}\n", first_line(introduction_));
     std::fflush(stdout);
 }
 
 void Report::say_listening(std::string_view host, std::uint16_t port) const {
-    fmt::print(options_.json ? stderr : stdout, "listening at {}:{}\n", host, port);
+    print(options_.json ? stderr : stdout, "listening at {}:{}\n", host, port);
     std::fflush(stdout);
 }
 
 void Report::say_processes(long own, long peer) const {
-    if (!silent() && options_.verbose) fmt::print(stderr, "this is process {}, the peer is process {}\n", own, peer);
+    if (!silent() && options_.verbose) print(stderr, "this is process {}, the peer is process {}\n", own, peer);
 }
 
 void Report::add(const Result& result) {
     if (!options_.json) {
         if (results_.empty()) {
-            fmt::print("mode {}: round trip in microseconds; bandwidth: bytes both ways by the median round trip\n",
-                       to_string(options_.mode));
-            fmt::print("{:>9} {:>8} {:>12} {:>12} {:>12} {:>12}\n", "size", "rounds", "min", "median", "p99", "MB/s");
+            print(stdout, "mode {}: round trip in microseconds; bandwidth: bytes both ways by the median round trip\n",
+                  to_string(options_.mode));
+            print(stdout, "{:>9} {:>8} {:>12} {:>12} {:>12} {:>12}\n", "size", "rounds", "min", "median", "p99",
+                  "MB/s");
         }
-        fmt::print("{:>9} {:>8} {:>12.2f} {:>12.2f} {:>12.2f} {:>12.1f}\n", size_text(result.bytes), result.rounds,
-                   result.min_us, result.median_us, result.p99_us, result.bytes_per_second() / 1e6);
+        print(stdout, "{:>9} {:>8} {:>12.2f} {:>12.2f} {:>12.2f} {:>12.1f}\n", size_text(result.bytes), result.rounds,
+              result.min_us, result.median_us, result.p99_us, result.bytes_per_second() / 1e6);
         std::fflush(stdout);
     }
     results_.push_back(result);
@@ -117,8 +119,8 @@ void Report::add(const Result& result) {
 void Report::end_well(std::uint64_t rounds, std::uint64_t bytes) const {
     if (silent()) return;
     if (!options_.json) {
-        fmt::print("both sides checked every byte that arrived: {} rounds, {} bytes each way, none wrong\n", rounds,
-                   bytes);
+        print(stdout, "both sides checked every byte that arrived: {} rounds, {} bytes each way, none wrong\n", rounds,
+              bytes);
         return;
     }
     Json document = head(options_);
@@ -138,7 +140,7 @@ void Report::end_well(std::uint64_t rounds, std::uint64_t bytes) const {
 
 void Report::end_badly(std::string_view error) const {
     const std::string line = one_line(std::string(error));
-    fmt::print(stderr, "{}: error: {}\n", kProgram, line);
+    print(stderr, "{}: error: {}\n", kProgram, line);
     if (!options_.json || silent()) return;
     Json document = head(options_);
     document["ok"] = false;
@@ -160,14 +162,14 @@ void Progress::count_round() {
 }
 
 void Progress::clear() {
-    if (shown_ && terminal_) fmt::print(stderr, "\r\x1b[K");
+    if (shown_ && terminal_) print(stderr, "\r\x1b[K");
     shown_ = false;
 }
 
 void Progress::show() {
     const double percent = 100.0 * static_cast<double>(done_) / static_cast<double>(rounds_);
-    fmt::print(stderr, "{}{}: round {} of {} ({:.0f} %), at {}{}", terminal_ ? "\r\x1b[K" : "", kProgram, done_,
-               rounds_, percent, size_text(bytes_), terminal_ ? "" : "\n");
+    print(stderr, "{}{}: round {} of {} ({:.0f} %), at {}{}", terminal_ ? "\r\x1b[K" : "", kProgram, done_, rounds_,
+          percent, size_text(bytes_), terminal_ ? "" : "\n");
     std::fflush(stderr);
     shown_ = true;
     next_ = Clock::now() + (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(kProgressEvery));

@@ -5,8 +5,9 @@
 #include <array>
 #include <utility>
 
-#include <fmt/format.h>
 #include <fabricmem/emulated_driver.hpp>
+
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {

@@ -16,8 +16,7 @@
 #include <memory>
 #include <system_error>
 
-#include <fmt/format.h>
-
+#include "pingpong_text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace pingpong {
@@ -32,7 +31,7 @@ Addresses look_up(const Endpoint& endpoint, int flags) {
     hints.ai_flags = flags | AI_NUMERICSERV;
     addrinfo* found = nullptr;
     const int error = ::getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
-    if (error != 0) throw PeerError(fmt::format("{} can't be found: {}", endpoint.host, ::gai_strerror(error)));
+    if (error != 0) throw PeerError(formatted("{} can't be found: {}", endpoint.host, ::gai_strerror(error)));
     return {found, &::freeaddrinfo};
 }
 
@@ -83,7 +82,7 @@ Listener::Listener(const Endpoint& endpoint) {
     if (socket_.get() < 0 || ::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
         ::bind(socket_.get(), addresses->ai_addr, addresses->ai_addrlen) != 0 || ::listen(socket_.get(), 1) != 0) {
         throw std::system_error(errno, std::generic_category(),
-                                fmt::format("can't listen at {}:{}", endpoint.host, endpoint.port));
+                                formatted("can't listen at {}:{}", endpoint.host, endpoint.port));
     }
     endpoint_ = local_endpoint(socket_.get());
 }
@@ -93,7 +92,7 @@ UniqueFd Listener::accept(const Deadline& deadline, int peer_ended_fd) const {
         std::array<pollfd, 2> events{pollfd{.fd = socket_.get(), .events = POLLIN, .revents = 0},
                                      pollfd{.fd = peer_ended_fd, .events = POLLIN, .revents = 0}};
         if (::poll(events.data(), events.size(), deadline.left_ms()) == 0) {
-            throw PeerError(fmt::format("no peer connected to {}:{} in time", endpoint_.host, endpoint_.port));
+            throw PeerError(formatted("no peer connected to {}:{} in time", endpoint_.host, endpoint_.port));
         }
         UniqueFd peer(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (peer.get() >= 0) {
@@ -119,7 +118,7 @@ UniqueFd connect_to(const Endpoint& endpoint, const Deadline& deadline) {
         }
         if (deadline.passed()) {
             throw PeerError(
-                fmt::format("no peer at {}:{} in time: {}", endpoint.host, endpoint.port, std::strerror(error)));
+                formatted("no peer at {}:{} in time: {}", endpoint.host, endpoint.port, std::strerror(error)));
         }
         ::poll(nullptr, 0, std::min(pause_ms, deadline.left_ms()));  // it may not listen yet
     }

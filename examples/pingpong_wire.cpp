@@ -16,7 +16,7 @@
 #include <cstring>
 #include <utility>
 
-#include <fmt/format.h>
+#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {
@@ -133,7 +133,7 @@ void Control::read_whole(std::span<std::byte> bytes, const Deadline& deadline, s
             have += static_cast<std::size_t>(got);
             if (std::memcmp(bytes.data(), kMagic.data(), std::min(have, checked)) != 0) {
                 throw PeerError(
-                    fmt::format("the peer speaks another protocol: it sent '{}'", printable(bytes.first(have))));
+                    formatted("the peer speaks another protocol: it sent '{}'", printable(bytes.first(have))));
             }
             continue;
         }
@@ -141,7 +141,7 @@ void Control::read_whole(std::span<std::byte> bytes, const Deadline& deadline, s
         pollfd readable{.fd = socket_.get(), .events = POLLIN, .revents = 0};
         if (::poll(&readable, 1, deadline.left_ms()) == 0) {
             throw PeerError(
-                fmt::format("no answer from the peer in {} s: waited for {}", timeout_.count() / 1000, awaited));
+                formatted("no answer from the peer in {} s: waited for {}", timeout_.count() / 1000, awaited));
         }
     }
 }
@@ -152,17 +152,16 @@ std::vector<std::byte> Control::receive(Message message, std::string_view awaite
     read_whole(bytes, deadline, awaited, kMagic.size());
     const Header header = decode(bytes);
     if (header.version != kWireVersion) {
-        throw PeerError(fmt::format("the peer is of another version: it speaks version {} of the protocol, this is {}",
-                                    header.version, kWireVersion));
+        throw PeerError(formatted("the peer is of another version: it speaks version {} of the protocol, this is {}",
+                                  header.version, kWireVersion));
     }
     if (header.body_bytes > kMostBodyBytes) {
-        throw PeerError(fmt::format("the peer sent a message of {} bytes: more than {} make no sense",
-                                    header.body_bytes, kMostBodyBytes));
+        throw PeerError(formatted("the peer sent a message of {} bytes: more than {} make no sense", header.body_bytes,
+                                  kMostBodyBytes));
     }
     if (header.message == static_cast<std::uint16_t>(Message::failure)) throw_failure(header.body_bytes, deadline);
     if (header.message != static_cast<std::uint16_t>(message)) {
-        throw PeerError(
-            fmt::format("the peer sent a message of kind {} where {} was awaited", header.message, awaited));
+        throw PeerError(formatted("the peer sent a message of kind {} where {} was awaited", header.message, awaited));
     }
     std::vector<std::byte> body(header.body_bytes);
     read_whole(body, deadline, awaited, 0);
@@ -179,7 +178,7 @@ void Control::check(Clock::time_point since, std::string_view awaited) {
         (void)receive(Message::failure, awaited);  // throws PeerFailed
     }
     if (Clock::now() - since > timeout_) {
-        throw PeerError(fmt::format("no sign of the peer in {} s: waited for {}", timeout_.count() / 1000, awaited));
+        throw PeerError(formatted("no sign of the peer in {} s: waited for {}", timeout_.count() / 1000, awaited));
     }
 }
 
@@ -194,21 +193,21 @@ bool Control::say_failure(std::string_view text) noexcept {
 }
 
 void Control::throw_gone(std::string_view awaited, int error) const {
-    throw PeerError(fmt::format("the peer went away{}: waited for {}",
-                                error == 0 ? "" : fmt::format(" ({})", std::strerror(error)), awaited));
+    throw PeerError(formatted("the peer went away{}: waited for {}",
+                              error == 0 ? "" : formatted(" ({})", std::strerror(error)), awaited));
 }
 
 void Control::throw_failure(std::size_t body_bytes, const Deadline& deadline) {
     failure_known_ = true;
     std::vector<std::byte> text(body_bytes);
     read_whole(text, deadline, "why the peer failed", 0);
-    throw PeerFailed(fmt::format("the peer failed: {}", printable(text)));
+    throw PeerFailed(formatted("the peer failed: {}", printable(text)));
 }
 
 long agree(Control& control, const Agreement& mine) {
     constexpr std::string_view kProcessId = "pid";
-    std::string hello = fmt::format("{}={}\n", kProcessId, ::getpid());
-    for (const auto& [name, value] : mine) hello += fmt::format("{}={}\n", name, value);
+    std::string hello = formatted("{}={}\n", kProcessId, ::getpid());
+    for (const auto& [name, value] : mine) hello += formatted("{}={}\n", name, value);
     control.send(Message::hello, hello);
 
     Agreement theirs;
@@ -224,8 +223,7 @@ long agree(Control& control, const Agreement& mine) {
         const auto found = theirs.find(name);
         const std::string answer = found == theirs.end() ? "not said" : printable(bytes_of(found->second));
         if (answer != value) {
-            throw PeerError(
-                fmt::format("the two sides disagree: {} is {} here and {} at the peer", name, value, answer));
+            throw PeerError(formatted("the two sides disagree: {} is {} here and {} at the peer", name, value, answer));
         }
     }
     long peer = 0;

@@ -2,27 +2,27 @@
 // Words for the small values.
 #include <fabricmem/types.hpp>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <fabricmem/version.hpp>
+
+#include "blob/hex.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem {
 
 Version library_version() noexcept { return kHeaderVersion; }
 
-std::string to_string(const Id128& id) { return fmt::format("{:02x}", fmt::join(id.bytes, "")); }
+std::string to_string(const Id128& id) { return detail::to_hex(id.bytes); }
 
 std::string to_string(const Location& location) {
     switch (location.kind()) {
         case LocationKind::device:
             return location.index() < 0 ? "a device that this process does not see"
-                                        : fmt::format("device {}", location.index());
+                                        : detail::formatted("device {}", location.index());
         case LocationKind::host_numa:
             return location.index() < 0 ? "a host NUMA node that is not known"
-                                        : fmt::format("host NUMA node {}", location.index());
+                                        : detail::formatted("host NUMA node {}", location.index());
         case LocationKind::host_nearest:
-            return fmt::format("the host NUMA node nearest to device {}", location.index());
+            return detail::formatted("the host NUMA node nearest to device {}", location.index());
     }
     return "an unknown kind of location";
 }
@@ -45,7 +45,8 @@ std::string to_string(const Access& access) {
     if (access.empty()) return "nobody";
     std::string text = access.permission == Permission::read_only ? "read-only by" : "read-write by";
     if (!access.devices.empty()) {
-        text += fmt::format(" device{} {}", access.devices.size() == 1 ? "" : "s", fmt::join(access.devices, ","));
+        text += detail::formatted(" device{} {}", access.devices.size() == 1 ? "" : "s",
+                                  detail::joined(access.devices, ","));
     }
     if (access.host) text += access.devices.empty() ? " the host" : " and the host";
     return text;

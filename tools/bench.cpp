@@ -8,13 +8,12 @@
 #include <string_view>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include "bench/cases.hpp"
 #include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "pingpong_process.hpp"
 #include "pingpong_setup.hpp"
+#include "pingpong_text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace bench {
@@ -87,7 +86,7 @@ int main(int argc, char** argv) {
     try {
         const bench::Options options = bench::parse_options(arguments);
         if (options.help) {
-            fmt::print("{}", bench::help_text());
+            pingpong::print(stdout, "{}", bench::help_text());
         } else if (options.connect_port != 0) {
             return bench::serve(options);
         } else {
@@ -95,10 +94,10 @@ int main(int argc, char** argv) {
         }
         return 0;
     } catch (const pingpong::WrongOption& wrong) {
-        fmt::print(stderr, "fabricmem-bench: {} (see --help)\n", wrong.what());
+        pingpong::print(stderr, "fabricmem-bench: {} (see --help)\n", wrong.what());
         return 2;
     } catch (const std::exception& error) {
-        fmt::print(stderr, "fabricmem-bench: error: {}\n", error.what());
+        pingpong::print(stderr, "fabricmem-bench: error: {}\n", error.what());
         return 1;
     }
 }

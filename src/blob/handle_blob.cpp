@@ -8,8 +8,6 @@
 #include <cstring>
 #include <string>
 
-#include <fmt/format.h>
-
 #include <fabricmem/error.hpp>
 
 #include "blob/bad_blob.hpp"
@@ -17,6 +15,7 @@
 #include "blob/hex.hpp"
 #include "blob/layout.hpp"
 #include "blob/wire.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem {
 namespace {
@@ -55,7 +54,7 @@ void load(const std::byte* in, LocationKind& value) {
 void store(std::byte* out, bool value) { put_le<std::uint8_t>(out, value ? 1 : 0); }
 void load(const std::byte* in, bool& value) {
     const auto number = get_le<std::uint8_t>(in);
-    if (number > 1) refuse_blob(fmt::format("rdma is {}, neither 0 nor 1", number));
+    if (number > 1) refuse_blob(detail::formatted("rdma is {}, neither 0 nor 1", number));
     value = number == 1;
 }
 
@@ -149,49 +148,50 @@ std::uint32_t crc_of(const std::byte* bytes) noexcept { return crc32c({bytes, kC
 /// All that is checked before the fields are read: after it the bytes are what some writer wrote, and for us.
 void check_envelope(std::span<const std::byte> bytes) {
     if (bytes.size() != HandleBlob::kBytes) {
-        refuse_blob(fmt::format("it has {} bytes, not {}", HandleBlob::kBytes, bytes.size()));
+        refuse_blob(detail::formatted("it has {} bytes, not {}", HandleBlob::kBytes, bytes.size()));
     }
     const std::byte* const in = bytes.data();
     const auto magic = get_le<std::uint32_t>(in + kMagic.offset);
     if (magic != kMagicNumber) {
-        refuse_blob(fmt::format("it starts with {:#010x}, not with {:#010x} (\"FABM\")", magic, kMagicNumber));
+        refuse_blob(detail::formatted("it starts with {:#010x}, not with {:#010x} (\"FABM\")", magic, kMagicNumber));
     }
     const auto stated = get_le<std::uint32_t>(in + kCrc.offset);
     const std::uint32_t found = crc_of(in);
     if (stated != found) {
-        refuse_blob(fmt::format("its CRC-32C is {:#010x}, that of its bytes {:#010x}: damaged", stated, found));
+        refuse_blob(detail::formatted("its CRC-32C is {:#010x}, that of its bytes {:#010x}: damaged", stated, found));
     }
     const auto least = get_le<std::uint16_t>(in + kLeastReader.offset);
     if (least > kThisReader) {
-        refuse_blob(fmt::format("version {} needs a reader of version {}, this one is of version {}",
-                                get_le<std::uint16_t>(in + kVersionNumber.offset), least, kThisReader));
+        refuse_blob(detail::formatted("version {} needs a reader of version {}, this one is of version {}",
+                                      get_le<std::uint16_t>(in + kVersionNumber.offset), least, kThisReader));
     }
     const auto total = get_le<std::uint32_t>(in + kTotalBytes.offset);
     if (total != HandleBlob::kBytes) {
-        refuse_blob(fmt::format("it states {} bytes, not {}", total, HandleBlob::kBytes));
+        refuse_blob(detail::formatted("it states {} bytes, not {}", total, HandleBlob::kBytes));
     }
 }
 
 void require_not_negative(const std::optional<std::int32_t>& number, const char* name) {
-    if (number && *number < 0) refuse_blob(fmt::format("{} is {}: what is not known is left out", name, *number));
+    if (number && *number < 0) refuse_blob(detail::formatted("{} is {}: what is not known is left out", name, *number));
 }
 
 void require_sizes(const HandleBlob& blob) {
     if (blob.mapped_bytes == 0) refuse_blob("mapped_bytes is 0");
     if (blob.mapped_bytes > HandleBlob::kMaxMappedBytes) {
-        refuse_blob(fmt::format("mapped_bytes is {}, more than {}", blob.mapped_bytes, HandleBlob::kMaxMappedBytes));
+        refuse_blob(
+            detail::formatted("mapped_bytes is {}, more than {}", blob.mapped_bytes, HandleBlob::kMaxMappedBytes));
     }
     if (blob.bytes == 0) refuse_blob("bytes is 0");
     // In this order nothing can overflow.
     if (blob.offset > blob.mapped_bytes || blob.bytes > blob.mapped_bytes - blob.offset) {
-        refuse_blob(fmt::format("its range ({} bytes from offset {}) leaves the {} mapped bytes", blob.bytes,
-                                blob.offset, blob.mapped_bytes));
+        refuse_blob(detail::formatted("its range ({} bytes from offset {}) leaves the {} mapped bytes", blob.bytes,
+                                      blob.offset, blob.mapped_bytes));
     }
     if (!blob.granularity) return;
     if (*blob.granularity == 0) refuse_blob("granularity is 0");
     if (blob.mapped_bytes % *blob.granularity != 0) {
-        refuse_blob(fmt::format("mapped_bytes is {}, not a multiple of the granularity {}", blob.mapped_bytes,
-                                *blob.granularity));
+        refuse_blob(detail::formatted("mapped_bytes is {}, not a multiple of the granularity {}", blob.mapped_bytes,
+                                      *blob.granularity));
     }
 }
 
@@ -200,8 +200,8 @@ void require_sizes(const HandleBlob& blob) {
 void HandleBlob::validate() const {
     if (kinds.empty()) refuse_blob("it offers no kind of handle");
     if (location_kind != LocationKind::device && location_kind != LocationKind::host_numa) {
-        refuse_blob(fmt::format("location kind {} is neither device (1) nor host_numa (2)",
-                                static_cast<unsigned>(location_kind)));
+        refuse_blob(detail::formatted("location kind {} is neither device (1) nor host_numa (2)",
+                                      static_cast<unsigned>(location_kind)));
     }
     require_not_negative(numa_node, "numa_node");
     require_not_negative(device_ordinal, "device_ordinal");
@@ -212,9 +212,10 @@ void HandleBlob::validate() const {
 HandleBlob HandleBlob::sub_range(std::uint64_t from, std::uint64_t count) const {
     validate();  // else the new offset could wrap into a range that looks right
     if (count == 0 || from > bytes || count > bytes - from) {
-        throw Error({.kind = ErrorKind::bad_argument,
-                     .subject = fmt::format("a sub-range of {} bytes from {} is empty or leaves the blob's {} bytes",
-                                            count, from, bytes)});
+        throw Error(
+            {.kind = ErrorKind::bad_argument,
+             .subject = detail::formatted("a sub-range of {} bytes from {} is empty or leaves the blob's {} bytes",
+                                          count, from, bytes)});
     }
     HandleBlob part = *this;
     part.offset += from;
@@ -264,7 +265,7 @@ std::array<std::int32_t, HandleBlob::kWords> HandleBlob::to_words() const {
 }
 
 HandleBlob HandleBlob::from_words(std::span<const std::int32_t> words) {
-    if (words.size() != kWords) refuse_blob(fmt::format("it has {} words, not {}", kWords, words.size()));
+    if (words.size() != kWords) refuse_blob(detail::formatted("it has {} words, not {}", kWords, words.size()));
     std::array<std::byte, kBytes> bytes_in{};
     for (std::size_t i = 0; i < kWords; ++i) put_le(&bytes_in[4 * i], words[i]);
     return from_bytes(bytes_in);
@@ -276,7 +277,7 @@ HandleBlob HandleBlob::from_bare(std::string_view hex, std::uint64_t mapped_byte
     if (location.kind() != LocationKind::device && location.kind() != LocationKind::host_numa) {
         throw Error(
             {.kind = ErrorKind::bad_argument,
-             .subject = fmt::format("memory can't be at \"{}\": say device or host_numa", to_string(location))});
+             .subject = detail::formatted("memory can't be at \"{}\": say device or host_numa", to_string(location))});
     }
     HandleBlob blob;
     detail::from_hex(hex, blob.handle, "a bare handle");

@@ -8,12 +8,12 @@
 #include <type_traits>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "blob/bad_blob.hpp"
 #include "blob/hex.hpp"
 #include "blob/layout.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem {
 namespace {
@@ -68,21 +68,21 @@ Writing location_of(const HandleBlob& blob) {
 // Reading
 
 std::uint64_t number_of(const Reading& value, const char* name, std::uint64_t most) {
-    if (!value.is_number_unsigned()) refuse_blob(fmt::format("JSON: \"{}\" is not a whole number from 0", name));
+    if (!value.is_number_unsigned()) refuse_blob(detail::formatted("JSON: \"{}\" is not a whole number from 0", name));
     const auto number = value.get<std::uint64_t>();
-    if (number > most) refuse_blob(fmt::format("JSON: \"{}\" is {}, more than {}", name, number, most));
+    if (number > most) refuse_blob(detail::formatted("JSON: \"{}\" is {}, more than {}", name, number, most));
     return number;
 }
 
 /// The string's text; a view of `value`.
 std::string_view text_of(const Reading& value, const char* name) {
     const auto* const text = value.get_ptr<const std::string*>();
-    if (text == nullptr) refuse_blob(fmt::format("JSON: \"{}\" is not a string", name));
+    if (text == nullptr) refuse_blob(detail::formatted("JSON: \"{}\" is not a string", name));
     return *text;
 }
 
 void read_value(const Reading& value, const char* name, bool& out) {
-    if (!value.is_boolean()) refuse_blob(fmt::format("JSON: \"{}\" is not true or false", name));
+    if (!value.is_boolean()) refuse_blob(detail::formatted("JSON: \"{}\" is not true or false", name));
     out = value.get<bool>();
 }
 template <typename T>
@@ -92,7 +92,7 @@ void read_value(const Reading& value, const char* name, T& out) {
 }
 template <std::size_t N>
 void read_value(const Reading& value, const char* name, std::array<std::uint8_t, N>& out) {
-    detail::from_hex(text_of(value, name), out, fmt::format("JSON: \"{}\"", name));
+    detail::from_hex(text_of(value, name), out, detail::formatted("JSON: \"{}\"", name));
 }
 void read_value(const Reading& value, const char* name, Id128& out) { read_value(value, name, out.bytes); }
 
@@ -103,12 +103,12 @@ const Reading* find(const Reading& object, const char* name) {
 
 const Reading& require(const Reading& object, const char* name) {
     const Reading* const value = find(object, name);
-    if (value == nullptr) refuse_blob(fmt::format("JSON: \"{}\" is missing", name));
+    if (value == nullptr) refuse_blob(detail::formatted("JSON: \"{}\" is missing", name));
     return *value;
 }
 
 const Reading& require_object(const Reading& value, const char* name) {
-    if (!value.is_object()) refuse_blob(fmt::format("JSON: {} is not an object", name));
+    if (!value.is_object()) refuse_blob(detail::formatted("JSON: {} is not an object", name));
     return value;
 }
 
@@ -171,15 +171,15 @@ void require_version(const Reading& root) {
     read(root, "version", version);
     read(root, "least_reader_version", least);
     if (least > HandleBlob::kVersion) {
-        refuse_blob(fmt::format("JSON: version {} needs a reader of version {}, this one is of version {}", version,
-                                least, HandleBlob::kVersion));
+        refuse_blob(detail::formatted("JSON: version {} needs a reader of version {}, this one is of version {}",
+                                      version, least, HandleBlob::kVersion));
     }
 }
 
 /// The text as a tree. The JSON library neither parses nor destroys by recursion, so nesting costs no stack.
 Reading parse(std::string_view text) {
     if (text.size() > HandleBlob::kMaxJsonBytes) {
-        refuse_blob(fmt::format("JSON: {} bytes of text, more than {}", text.size(), HandleBlob::kMaxJsonBytes));
+        refuse_blob(detail::formatted("JSON: {} bytes of text, more than {}", text.size(), HandleBlob::kMaxJsonBytes));
     }
     // The parser takes a NUL for the end and would not see what follows it.
     if (text.find('\0') != std::string_view::npos) refuse_blob("JSON: a NUL byte in the text");

@@ -2,9 +2,8 @@
 // Bytes as hexadecimal digits. Knows no format, and no locale.
 #include "blob/hex.hpp"
 
-#include <fmt/format.h>
-
 #include "blob/bad_blob.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -32,14 +31,14 @@ std::string to_hex(std::span<const std::uint8_t> bytes) {
 
 void from_hex(std::string_view digits, std::span<std::uint8_t> bytes, std::string_view what) {
     if (digits.size() != 2 * bytes.size()) {
-        refuse_blob(fmt::format("{} has {} hexadecimal digits, not {}", what, 2 * bytes.size(), digits.size()));
+        refuse_blob(formatted("{} has {} hexadecimal digits, not {}", what, 2 * bytes.size(), digits.size()));
     }
     for (std::size_t i = 0; i < digits.size(); i += 2) {
         const unsigned high = value_of(digits[i]);
         const unsigned low = value_of(digits[i + 1]);
         if (high > 15 || low > 15) {
             // The character itself stays out of the text: it may be anything.
-            refuse_blob(fmt::format("{}: character {} is not a hexadecimal digit", what, high > 15 ? i : i + 1));
+            refuse_blob(formatted("{}: character {} is not a hexadecimal digit", what, high > 15 ? i : i + 1));
         }
         bytes[i / 2] = static_cast<std::uint8_t>(high << 4 | low);
     }

@@ -6,11 +6,10 @@
 #include <exception>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
 #include "platform/fork_epoch.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -85,8 +84,8 @@ std::vector<int> checked_devices(const std::vector<int>& asked, std::size_t devi
     for (const int device : devices) {
         if (device < 0 || static_cast<std::size_t>(device) >= device_count) {
             throw Error({.kind = ErrorKind::bad_argument,
-                         .subject = fmt::format("the access list names device {}, and there are {} devices", device,
-                                                device_count)});
+                         .subject = formatted("the access list names device {}, and there are {} devices", device,
+                                              device_count)});
         }
     }
     return devices;
@@ -94,9 +93,8 @@ std::vector<int> checked_devices(const std::vector<int>& asked, std::size_t devi
 
 std::uint64_t checked_alignment(std::uint64_t alignment_bytes, std::uint64_t granularity) {
     if (alignment_bytes != 0 && (!std::has_single_bit(alignment_bytes) || alignment_bytes > kAlignmentMax)) {
-        throw Error(
-            {.kind = ErrorKind::bad_argument,
-             .subject = fmt::format("an alignment of {} bytes is no power of two up to 2^47", alignment_bytes)});
+        throw Error({.kind = ErrorKind::bad_argument,
+                     .subject = formatted("an alignment of {} bytes is no power of two up to 2^47", alignment_bytes)});
     }
     return std::max(alignment_bytes, granularity);
 }

@@ -6,13 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include "buffer/buffer_parts.hpp"
 #include "buffer/zero.hpp"
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
 #include "platform/random_id.hpp"
+#include "text/text.hpp"
 #include "vmm/vmm.hpp"
 
 namespace fabricmem {
@@ -41,11 +40,11 @@ struct Plan {
 
 void check_sizes(std::uint64_t bytes, const FabricBufferOptions& options) {
     if (bytes == 0) refuse("a buffer of 0 bytes");
-    if (bytes > kBytesMax) refuse(fmt::format("a buffer of {} bytes: at most 2^47 are taken", bytes));
+    if (bytes > kBytesMax) refuse(detail::formatted("a buffer of {} bytes: at most 2^47 are taken", bytes));
     if (!options.kinds.has(HandleKind::fabric) || (options.kinds.bits() & ~0x3U) != 0) {
         throw Error({.kind = ErrorKind::unsupported,
-                     .subject = fmt::format("handle types {}: this version makes fabric, or fabric and posix_fd",
-                                            to_string(options.kinds))});
+                     .subject = detail::formatted("handle types {}: this version makes fabric, or fabric and posix_fd",
+                                                  to_string(options.kinds))});
     }
 }
 
@@ -98,16 +97,16 @@ void read_back(BufferParts& parts, const FabricBufferOptions& options, const Cal
     parts.rdma = rdma != 0;
     if (!parts.kinds.has(HandleKind::fabric)) {
         throw Error({.kind = ErrorKind::unsupported,
-                     .subject = fmt::format("{} bytes on {} were made without a fabric handle", about.bytes,
-                                            to_string(parts.location)),
+                     .subject = detail::formatted("{} bytes on {} were made without a fabric handle", about.bytes,
+                                                  to_string(parts.location)),
                      .cause = "the device took the request for fabric handles and silently granted none",
                      .cure = "use another handle kind on this device"});
     }
     if (options.rdma == Rdma::required && !parts.rdma) {
         throw Error(
             {.kind = ErrorKind::unsupported,
-             .subject =
-                 fmt::format("{} bytes on {} are not GPUDirect RDMA capable", about.bytes, to_string(parts.location)),
+             .subject = detail::formatted("{} bytes on {} are not GPUDirect RDMA capable", about.bytes,
+                                          to_string(parts.location)),
              .cause = "the driver took the request and did not grant it",
              .cure = "use memory of a device that has GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, or Rdma::automatic"});
     }

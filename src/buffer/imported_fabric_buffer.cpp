@@ -3,10 +3,9 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include "buffer/buffer_parts.hpp"
 #include "driver/driver_state.hpp"
+#include "text/text.hpp"
 #include "vmm/vmm.hpp"
 
 namespace fabricmem {
@@ -29,8 +28,8 @@ void check_blob(const HandleBlob& blob) {
     blob.validate();
     if (!blob.kinds.has(HandleKind::fabric)) {
         throw Error({.kind = ErrorKind::unsupported,
-                     .subject = fmt::format("the blob offers {}, and this version imports fabric handles alone",
-                                            to_string(blob.kinds))});
+                     .subject = detail::formatted("the blob offers {}, and this version imports fabric handles alone",
+                                                  to_string(blob.kinds))});
     }
     for (const std::uint8_t byte : blob.handle) {
         if (byte != 0) return;
@@ -81,8 +80,8 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
         blob.granularity.has_value() ? *blob.granularity : state.granularity(properties_of(blob, plan.location));
     if (blob.mapped_bytes % plan.granularity != 0) {
         throw Error({.kind = ErrorKind::bad_blob,
-                     .subject = fmt::format("{} mapped bytes are no multiple of the granularity of {}",
-                                            blob.mapped_bytes, plan.granularity)});
+                     .subject = detail::formatted("{} mapped bytes are no multiple of the granularity of {}",
+                                                  blob.mapped_bytes, plan.granularity)});
     }
     plan.alignment = detail::checked_alignment(options.alignment_bytes, plan.granularity);
     return plan;

@@ -8,13 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include <fabricmem/platform.hpp>
 
 #include "driver/driver_state.hpp"
 #include "error/result_name.hpp"
 #include "log/log.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -33,23 +32,22 @@ constexpr const char* kMakeChannel =
     "ComputeDomain";
 
 Finding channel_not_openable(const ImexChannel& channel) {
-    const std::string node = fmt::format("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
+    const std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
     Finding finding{ErrorKind::not_permitted, {}, {}};
     if (!channel.major_matches) {
-        finding.cause = fmt::format(
+        finding.cause = formatted(
             "{} has a stale major number: it differs from the one in /proc/devices, which changes "
             "from node to node and boot to boot",
             node);
         finding.cure = "as administrator remove the node and make it again with the number in /proc/devices";
     } else if (channel.open_errno == EACCES) {
-        finding.cause = fmt::format("{} is there, but its mode or owner keeps this user from opening it", node);
-        finding.cure = fmt::format("as administrator: chmod 0666 {}", node);
+        finding.cause = formatted("{} is there, but its mode or owner keeps this user from opening it", node);
+        finding.cure = formatted("as administrator: chmod 0666 {}", node);
     } else if (channel.open_errno == EPERM) {
-        finding.cause =
-            fmt::format("{} is there, but likely a device cgroup keeps this container from opening it", node);
+        finding.cause = formatted("{} is there, but likely a device cgroup keeps this container from opening it", node);
         finding.cure = "give the container a device rule for it (docker run --device, or a ComputeDomain claim)";
     } else {
-        finding.cause = fmt::format(
+        finding.cause = formatted(
             "{} can't be opened (errno {}): likely its minor number is beyond the driver's "
             "ImexChannelCount (/proc/driver/nvidia/params)",
             node, channel.open_errno);
@@ -67,13 +65,12 @@ Finding explain_channel(Driver& driver) {
     }
     for (const ImexChannel& channel : channels) {
         if (channel.open_errno == 0 && channel.major_matches) {
-            return {
-                ErrorKind::not_permitted,
-                fmt::format("the driver refuses, although IMEX channel {} can be opened: likely the node's number is "
-                            "beyond the driver's ImexChannelCount (/proc/driver/nvidia/params), or it appeared after "
-                            "this process had started CUDA",
-                            channel.number),
-                "check the node's minor number against ImexChannelCount, and start the process again"};
+            return {ErrorKind::not_permitted,
+                    formatted("the driver refuses, although IMEX channel {} can be opened: likely the node's number is "
+                              "beyond the driver's ImexChannelCount (/proc/driver/nvidia/params), or it appeared after "
+                              "this process had started CUDA",
+                              channel.number),
+                    "check the node's minor number against ImexChannelCount, and start the process again"};
         }
     }
     return channel_not_openable(channels.front());
@@ -145,7 +142,7 @@ Finding explain_create(CUresult result, Driver& driver, const CallContext& conte
         }
         case CUDA_ERROR_INVALID_VALUE:
             if (context.location.has_value() && context.location->is_host()) {
-                return {ErrorKind::bad_argument, fmt::format("likely there is no {}", to_string(*context.location)),
+                return {ErrorKind::bad_argument, formatted("likely there is no {}", to_string(*context.location)),
                         "name a NUMA node that the machine has"};
             }
             return {ErrorKind::bad_argument,
@@ -197,11 +194,11 @@ Finding explain_gone(const HandleBlob& blob, Driver& driver) {
         blob.pid_namespace == self->pid_namespace) {
         switch (driver.platform().process_state(*blob.process_id, *blob.process_start)) {
             case ProcessState::gone:
-                return {ErrorKind::peer_gone, fmt::format("the exporting process {} has ended", *blob.process_id),
+                return {ErrorKind::peer_gone, formatted("the exporting process {} has ended", *blob.process_id),
                         kAskAgain};
             case ProcessState::alive:
                 return {ErrorKind::peer_gone,
-                        fmt::format("the exporting process {} lives, but has released the memory", *blob.process_id),
+                        formatted("the exporting process {} lives, but has released the memory", *blob.process_id),
                         kAskAgain};
             case ProcessState::unknown: break;
         }
@@ -228,14 +225,14 @@ Finding explain_import_channel(const HandleBlob& blob, Driver& driver) {
     if (!own.has_value()) return explain_channel(driver);
     if (blob.imex_channel.has_value() && *blob.imex_channel != *own) {
         return {ErrorKind::not_permitted,
-                fmt::format("the exporter holds IMEX channel {}, this process {}: a process has one channel for life, "
-                            "the first that it can open",
-                            *blob.imex_channel, *own),
+                formatted("the exporter holds IMEX channel {}, this process {}: a process has one channel for life, "
+                          "the first that it can open",
+                          *blob.imex_channel, *own),
                 "give both processes the same channel"};
     }
     return {ErrorKind::not_permitted,
-            fmt::format(
-                "likely the exporter holds another IMEX channel than this process ({}), or runs as another user", *own),
+            formatted("likely the exporter holds another IMEX channel than this process ({}), or runs as another user",
+                      *own),
             "give both processes the same channel"};
 }
 
@@ -270,9 +267,9 @@ Finding explain_import_mapping(CUresult result, Driver& driver, const CallContex
                     kOneDomain};
         if (context.call == "cuMemMap") {
             return {ErrorKind::bad_blob,
-                    fmt::format("the allocation does not have {} bytes, as the blob says; or, likely on another node, "
-                                "the two sides' cliques differ",
-                                context.bytes),
+                    formatted("the allocation does not have {} bytes, as the blob says; or, likely on another node, "
+                              "the two sides' cliques differ",
+                              context.bytes),
                     "ask the exporter for a new blob, with the whole allocation's size"};
         }
     }
@@ -311,19 +308,19 @@ std::string describe(const ProcessIdentity& who) {
     const auto id = [](const std::optional<Id128>& value) {
         return value.has_value() ? to_string(*value) : std::string("unknown");
     };
-    std::string text = fmt::format("host {}, boot {}", id(who.host_id), id(who.boot_id));
-    if (who.process_id.has_value()) text += fmt::format(", process {}", *who.process_id);
-    if (who.pid_namespace.has_value()) text += fmt::format(" (pid namespace {})", *who.pid_namespace);
+    std::string text = formatted("host {}, boot {}", id(who.host_id), id(who.boot_id));
+    if (who.process_id.has_value()) text += formatted(", process {}", *who.process_id);
+    if (who.pid_namespace.has_value()) text += formatted(" (pid namespace {})", *who.pid_namespace);
     return text;
 }
 
 std::string describe(const std::optional<FabricPlace>& place) {
     if (!place.has_value()) return ", no NVLink fabric known";
-    return fmt::format(", cluster {} clique {}", to_string(place->cluster_uuid), place->clique);
+    return formatted(", cluster {} clique {}", to_string(place->cluster_uuid), place->clique);
 }
 
 std::string describe_channel(const std::optional<std::int32_t>& channel) {
-    return channel.has_value() ? fmt::format(", IMEX channel {}", *channel) : std::string(", no IMEX channel known");
+    return channel.has_value() ? formatted(", IMEX channel {}", *channel) : std::string(", no IMEX channel known");
 }
 
 }  // namespace
@@ -336,10 +333,10 @@ Location location_of(const CUmemAllocationProp& properties) noexcept {
 std::string describe_exporter(const HandleBlob& blob) {
     if (!blob.allocation_id.has_value()) return "unknown (a bare handle)";
     std::string text = describe({blob.host_id, blob.boot_id, blob.process_id, blob.pid_namespace, blob.process_start});
-    if (blob.device_uuid.has_value()) text += fmt::format(", device {}", to_string(*blob.device_uuid));
-    if (blob.numa_node.has_value()) text += fmt::format(", host NUMA node {}", *blob.numa_node);
-    text += fmt::format(", allocation {}", to_string(*blob.allocation_id));
-    if (!blob.peer.is_zero()) text += fmt::format(", peer {} generation {}", to_string(blob.peer), blob.generation);
+    if (blob.device_uuid.has_value()) text += formatted(", device {}", to_string(*blob.device_uuid));
+    if (blob.numa_node.has_value()) text += formatted(", host NUMA node {}", *blob.numa_node);
+    text += formatted(", allocation {}", to_string(*blob.allocation_id));
+    if (!blob.peer.is_zero()) text += formatted(", peer {} generation {}", to_string(blob.peer), blob.generation);
     return text + describe(blob.fabric) + describe_channel(blob.imex_channel);
 }
 
@@ -348,7 +345,7 @@ std::string describe_importer(Driver& driver) {
     std::string text = describe(*state.identity());
     const auto topology = state.topology();
     for (const DeviceFacts& device : topology->devices) {
-        text += fmt::format(", device {}{}", to_string(device.uuid), describe(state.fabric_place(device)));
+        text += formatted(", device {}{}", to_string(device.uuid), describe(state.fabric_place(device)));
     }
     return text + describe_channel(state.imex_channel());
 }
@@ -365,8 +362,8 @@ Error explain(CUresult result, Driver& driver, const CallContext& context) {
         details.cause = std::move(finding.cause);
         details.cure = std::move(finding.cure);
         if (context.imported != nullptr) {
-            details.identity = fmt::format("Exporter: {}. Importer: {}", describe_exporter(*context.imported),
-                                           describe_importer(driver));
+            details.identity = formatted("Exporter: {}. Importer: {}", describe_exporter(*context.imported),
+                                         describe_importer(driver));
         }
     } catch (const Error& error) {
         // The explanation itself needed a call that failed; what is known by then is still worth more than that

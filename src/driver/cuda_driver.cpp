@@ -11,11 +11,10 @@
 
 #include <dlfcn.h>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <fabricmem/driver.hpp>
 #include <fabricmem/error.hpp>
+
+#include "text/text.hpp"
 
 // Every call of the seam: X(its name, libcuda's name without a suffix, the CUDA version in which the entry point that
 // cuda.h declares today appeared). cuGetProcAddress answers with the newest entry point up to that version: a lower
@@ -144,16 +143,16 @@ Library::Library(const std::string& name)
     void* const known = ::dlsym(handle_, "cuInit");
     Dl_info info{};
     if (known != nullptr && ::dladdr(known, &info) != 0 && info.dli_fname != nullptr && name != info.dli_fname)
-        name_ += fmt::format(" at {}", info.dli_fname);
+        name_ += detail::formatted(" at {}", info.dli_fname);
     if (get_proc_address_ != nullptr) return;
     if (known == nullptr)
         throw Error({.kind = ErrorKind::unsupported,
-                     .subject = fmt::format("{} is not the CUDA driver: it lacks cuInit", name_),
+                     .subject = detail::formatted("{} is not the CUDA driver: it lacks cuInit", name_),
                      .cure = "name the NVIDIA driver's libcuda.so.1"});
-    throw Error(
-        {.kind = ErrorKind::unsupported,
-         .subject = fmt::format("the CUDA driver is too old: {} ({}) lacks cuGetProcAddress_v2", name_, version_text()),
-         .cure = fmt::format("{}: CUDA 12.0 or later, R525", kNewerDriver)});
+    throw Error({.kind = ErrorKind::unsupported,
+                 .subject = detail::formatted("the CUDA driver is too old: {} ({}) lacks cuGetProcAddress_v2", name_,
+                                              version_text()),
+                 .cure = detail::formatted("{}: CUDA 12.0 or later, R525", kNewerDriver)});
 }
 
 Calls Library::resolve() const {
@@ -164,8 +163,8 @@ Calls Library::resolve() const {
 #undef FABRICMEM_RESOLVE
     if (!missing.empty())
         throw Error({.kind = ErrorKind::unsupported,
-                     .subject = fmt::format("the CUDA driver {} ({}) lacks {}", name_, version_text(),
-                                            fmt::join(missing, ", ")),
+                     .subject = detail::formatted("the CUDA driver {} ({}) lacks {}", name_, version_text(),
+                                                  detail::joined(missing, ", ")),
                      .cure = std::string(kNewerDriver)});
     return calls;
 }
@@ -188,7 +187,7 @@ std::string Library::version_text() const {
     const auto get_version = symbol<decltype(&::cuDriverGetVersion)>("cuDriverGetVersion");
     int version = 0;
     if (get_version == nullptr || get_version(&version) != CUDA_SUCCESS) return "of an unknown version";
-    return fmt::format("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    return detail::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
 }
 
 Error Library::stub_error() const {
@@ -206,7 +205,7 @@ Error Library::stub_error() const {
 ErrorDetails no_device() {
     ErrorDetails details{.kind = ErrorKind::unsupported};
     if (const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr) {
-        details.cause = fmt::format("CUDA_VISIBLE_DEVICES=\"{}\" hides every GPU that there is, if any", visible);
+        details.cause = detail::formatted("CUDA_VISIBLE_DEVICES=\"{}\" hides every GPU that there is, if any", visible);
         details.cure = "unset CUDA_VISIBLE_DEVICES, or name a GPU of this machine in it (nvidia-smi -L lists them)";
     } else {
         details.cause = "this machine has no NVIDIA GPU, or this process may not see one (no /dev/nvidia0)";

@@ -6,11 +6,10 @@
 #include <cstring>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "driver/check.hpp"
 #include "log/log.hpp"
 #include "platform/fork_epoch.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -100,7 +99,7 @@ std::uint64_t DriverState::granularity(const CUmemAllocationProp& properties) {
     if (bytes == 0 || (bytes & (bytes - 1)) != 0) {
         throw Error(
             {.kind = ErrorKind::driver,
-             .subject = fmt::format("the driver names a granularity of {} bytes, which is no power of two", bytes)});
+             .subject = formatted("the driver names a granularity of {} bytes, which is no power of two", bytes)});
     }
     const std::lock_guard lock(mutex_);
     granularities_[key] = bytes;
@@ -133,11 +132,11 @@ MemoryFacts DriverState::learn_memory(const Location& asked, CUmemAllocationHand
         if (asked.index() < 0 || static_cast<std::size_t>(asked.index()) >= devices.size()) {
             throw Error(
                 {.kind = ErrorKind::bad_argument,
-                 .subject = fmt::format("there is no device {}: this process sees {}", asked.index(), devices.size())});
+                 .subject = formatted("there is no device {}: this process sees {}", asked.index(), devices.size())});
         }
         named = &devices[static_cast<std::size_t>(asked.index())];
     } else if (asked.index() < 0) {
-        throw Error({.kind = ErrorKind::bad_argument, .subject = fmt::format("host NUMA node {}", asked.index())});
+        throw Error({.kind = ErrorKind::bad_argument, .subject = formatted("host NUMA node {}", asked.index())});
     }
     HandleBlob& blob = facts.blob;
     facts.location = asked.kind() == LocationKind::host_nearest ? Location::host_numa(named->nearest_numa_node) : asked;

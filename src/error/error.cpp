@@ -4,9 +4,8 @@
 
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "error/result_name.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem {
 namespace {
@@ -17,14 +16,14 @@ std::string compose(const ErrorDetails& details) {
         text = details.subject;
     } else {
         text = details.call;
-        if (details.bytes != 0) text += fmt::format(" of {} bytes", details.bytes);
-        if (!details.subject.empty()) text += fmt::format(" ({})", details.subject);
+        if (details.bytes != 0) text += detail::formatted(" of {} bytes", details.bytes);
+        if (!details.subject.empty()) text += detail::formatted(" ({})", details.subject);
         text += " failed";
-        if (details.code != 0) text += fmt::format(": {} ({})", detail::result_name(details.code), details.code);
+        if (details.code != 0) text += detail::formatted(": {} ({})", detail::result_name(details.code), details.code);
     }
-    if (!details.cause.empty()) text += fmt::format(". Cause: {}", details.cause);
-    if (!details.cure.empty()) text += fmt::format(". Cure: {}", details.cure);
-    if (!details.identity.empty()) text += fmt::format(". {}", details.identity);
+    if (!details.cause.empty()) text += detail::formatted(". Cause: {}", details.cause);
+    if (!details.cure.empty()) text += detail::formatted(". Cure: {}", details.cure);
+    if (!details.identity.empty()) text += detail::formatted(". {}", details.identity);
     return text;
 }
 

@@ -4,9 +4,9 @@
 
 #include <string_view>
 
-#include <fmt/format.h>
-
 #include <fabricmem/log.hpp>
+
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 
@@ -19,7 +19,7 @@ template <typename... Args>
 void log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) noexcept {
     if (!log_enabled(level)) return;
     try {
-        log_line(level, fmt::format(format, std::forward<Args>(args)...));
+        log_line(level, formatted(format, std::forward<Args>(args)...));
     } catch (const std::exception& error) {
         log_line(level, error.what());
     }

@@ -6,12 +6,11 @@
 #include <chrono>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include <fabricmem/driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 
 #include "driver/check.hpp"
+#include "text/text.hpp"
 #include "vmm/context.hpp"
 
 namespace fabricmem {
@@ -56,7 +55,7 @@ void touch(Driver& driver, FabricBuffer& own, ImportedFabricBuffer& imported) {
     for (const unsigned char byte : seen) {
         if (byte == kPattern) continue;
         throw Error({.kind = ErrorKind::driver,
-                     .subject = fmt::format(
+                     .subject = detail::formatted(
                          "what the GPU wrote through an import on {} did not arrive in the exporter's mapping",
                          to_string(own.location()))});
     }
@@ -80,11 +79,11 @@ ProbeResult probe(const std::shared_ptr<Driver>& driver, const Location& locatio
     ProbeResult result{location, std::nullopt, HandleKinds(), {}};
     try {
         try_all(driver, location, result);
-        result.summary = fmt::format("fabric memory works on {} (within this node; other nodes were not tried)",
-                                     to_string(location));
+        result.summary = detail::formatted("fabric memory works on {} (within this node; other nodes were not tried)",
+                                           to_string(location));
     } catch (const Error& error) {
         result.why_not = error;
-        result.summary = fmt::format("no fabric memory on {}: {}", to_string(location), error.what());
+        result.summary = detail::formatted("no fabric memory on {}: {}", to_string(location), error.what());
     }
     return result;
 }

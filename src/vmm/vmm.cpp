@@ -4,10 +4,8 @@
 #include <array>
 #include <vector>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include "log/log.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -73,7 +71,7 @@ Access grant_one_by_one(Driver& driver, const Range& range, const AccessRequest&
     if (request.host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
     log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to{}{}; granted: {}", range.bytes,
         static_cast<int>(so_far.first_refusal),
-        so_far.refused.empty() ? std::string() : fmt::format(" devices {}", fmt::join(so_far.refused, ",")),
+        so_far.refused.empty() ? std::string() : formatted(" devices {}", joined(so_far.refused, ",")),
         host_asked && !so_far.granted.host ? " the host" : "", to_string(so_far.granted));
     return so_far.granted;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What was measured where, as a table or as JSON.
 #include "report.hpp"
+#include "pingpong_text.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,7 +11,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "pingpong_setup.hpp"
@@ -42,14 +42,14 @@ std::string kernel_module_version() {
 std::string driver_version(fabricmem::Driver& driver) {
     int version = 0;
     if (driver.driver_get_version(&version) != CUDA_SUCCESS) return "not known";
-    std::string text = fmt::format("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    std::string text = pingpong::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
     const std::string module = driver.name() == "cuda" ? kernel_module_version() : std::string();
-    if (!module.empty()) text += fmt::format(", kernel module {}", module);
+    if (!module.empty()) text += pingpong::formatted(", kernel module {}", module);
     return text;
 }
 
 std::string spread_text(const Series& series) {
-    return fmt::format("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
+    return pingpong::formatted("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
 }
 
 Json to_json(const Series& series) {
@@ -86,7 +86,7 @@ Setting setting_of(fabricmem::Driver& driver, int device, std::string refused) {
     Setting setting{.date = now_utc(),
                     .driver = std::string(driver.name()),
                     .driver_version = driver_version(driver),
-                    .device = fmt::format("{} ({})", device, pingpong::device_name(driver, device)),
+                    .device = pingpong::formatted("{} ({})", device, pingpong::device_name(driver, device)),
                     .caveat = {},
                     .refused = std::move(refused)};
     if (setting.driver != "cuda") {
@@ -98,23 +98,25 @@ Setting setting_of(fabricmem::Driver& driver, int device, std::string refused) {
 }
 
 void print_setting(const Setting& setting, const Options& options) {
-    fmt::print("{} driver ({}), device {}, {}\n", setting.driver, setting.driver_version, setting.device, setting.date);
-    if (!setting.refused.empty()) fmt::print("the real driver was not taken: {}\n", setting.refused);
-    if (!setting.caveat.empty()) fmt::print("caveat: {}\n", setting.caveat);
-    fmt::print("microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
-               options.runs, options.rounds);
-    fmt::print("{:<22} {:>32} {:>32} {:>10} {:>7}\n", "", "library", "raw", "difference", "ratio");
+    pingpong::print(stdout, "{} driver ({}), device {}, {}\n", setting.driver, setting.driver_version, setting.device,
+                    setting.date);
+    if (!setting.refused.empty()) pingpong::print(stdout, "the real driver was not taken: {}\n", setting.refused);
+    if (!setting.caveat.empty()) pingpong::print(stdout, "caveat: {}\n", setting.caveat);
+    pingpong::print(stdout,
+                    "microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
+                    options.runs, options.rounds);
+    pingpong::print(stdout, "{:<22} {:>32} {:>32} {:>10} {:>7}\n", "", "library", "raw", "difference", "ratio");
     std::fflush(stdout);
 }
 
 void print_row(const Comparison& comparison) {
-    fmt::print("{:<22} {:>32}", comparison.name, spread_text(comparison.library));
+    pingpong::print(stdout, "{:<22} {:>32}", comparison.name, spread_text(comparison.library));
     if (comparison.raw) {
-        fmt::print(" {:>32} {:>+10.3f} {:>7.3f}", spread_text(*comparison.raw),
-                   comparison.library.median() - comparison.raw->median(),
-                   comparison.library.median() / comparison.raw->median());
+        pingpong::print(stdout, " {:>32} {:>+10.3f} {:>7.3f}", spread_text(*comparison.raw),
+                        comparison.library.median() - comparison.raw->median(),
+                        comparison.library.median() / comparison.raw->median());
     }
-    fmt::print("\n");
+    pingpong::print(stdout, "\n");
     std::fflush(stdout);
 }
 
@@ -132,12 +134,12 @@ void print_json(const Setting& setting, const Options& options, const std::vecto
     for (const Comparison& comparison : comparisons) document["results"].push_back(to_json(comparison));
     const std::string text = document.dump(2, ' ', false, Json::error_handler_t::replace);
     if (options.json_file.empty()) {
-        fmt::print("{}\n", text);
+        pingpong::print(stdout, "{}\n", text);
         return;
     }
     std::ofstream file(options.json_file);
     file << text << '\n';
-    if (!file.flush()) throw std::runtime_error(fmt::format("can't write {}", options.json_file));
+    if (!file.flush()) throw std::runtime_error(pingpong::formatted("can't write {}", options.json_file));
 }
 
 }  // namespace bench
