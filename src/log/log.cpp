@@ -15,14 +15,16 @@
 namespace fabricmem {
 namespace {
 
+// Outside of State: what asks for it must not fail, and making State can.
+constinit std::atomic<LogLevel> level_in_use{LogLevel::warning};
+
 struct State {
-    std::atomic<LogLevel> level{LogLevel::warning};
     std::mutex mutex;
     std::shared_ptr<const LogSink> sink;  // guarded by mutex; null: the default
     spdlog::logger fallback{"fabricmem", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
 
     State() {
-        fallback.set_level(spdlog::level::trace);  // `level` above filters, before anything is formatted
+        fallback.set_level(spdlog::level::trace);  // `level_in_use` filters, before anything is formatted
         fallback.set_pattern("[%Y-%m-%d %H:%M:%S.%e] [%n] [%l] %v");
     }
 };
@@ -54,12 +56,12 @@ void set_log_sink(LogSink sink) {
     log.sink.swap(next);
 }
 
-void set_log_level(LogLevel level) noexcept { state().level.store(level, std::memory_order_relaxed); }
+void set_log_level(LogLevel level) noexcept { level_in_use.store(level, std::memory_order_relaxed); }
 
 namespace detail {
 
 bool log_enabled(LogLevel level) noexcept {
-    return level != LogLevel::off && level >= state().level.load(std::memory_order_relaxed);
+    return level != LogLevel::off && level >= level_in_use.load(std::memory_order_relaxed);
 }
 
 void log_line(LogLevel level, std::string_view text) noexcept {

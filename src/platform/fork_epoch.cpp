@@ -43,7 +43,7 @@ Word* wiped_word() noexcept {
     return word;
 }
 
-// The last epoch that this process or an ancestor of it was in. A child inherits it.
+// No epoch of this process or an ancestor of it is greater. A child inherits it.
 Word last_epoch{0};
 
 }  // namespace
@@ -51,13 +51,12 @@ Word last_epoch{0};
 std::uint64_t fork_epoch() noexcept {
     Word* const word = wiped_word();
     if (word == &unavailable) return static_cast<std::uint64_t>(::getpid());
-    if (const std::uint64_t known = word->load(std::memory_order_relaxed); known != 0) return known;
-    // The first call in this process. Of threads that meet here one sets the epoch.
-    std::uint64_t expected = 0;
-    const std::uint64_t next = last_epoch.load(std::memory_order_relaxed) + 1;
-    const std::uint64_t epoch = word->compare_exchange_strong(expected, next) ? next : expected;
-    last_epoch.store(epoch, std::memory_order_relaxed);
-    return epoch;
+    if (const std::uint64_t known = word->load(std::memory_order_acquire); known != 0) return known;
+    // The first call in this process. Of threads that meet here one sets the epoch; the others leave gaps. Counted
+    // before it can be seen: a child that is forked as soon as another thread has seen it counts on from there.
+    std::uint64_t seen = 0;
+    const std::uint64_t next = last_epoch.fetch_add(1) + 1;
+    return word->compare_exchange_strong(seen, next) ? next : seen;
 }
 
 }  // namespace fabricmem::detail
