@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "buffer/zero.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "log/log.hpp"
 #include "vmm/context.hpp"
@@ -11,10 +13,12 @@ namespace {
 
 constexpr auto kPatience = std::chrono::seconds(60);
 
-// Unmapping memory under queued work loses the context, so this memory is given up instead.
-[[noreturn]] void give_up(BufferParts& parts, Stream& stream) {
+// Unmapping memory under queued work loses the context, and ending the context may wait for the work, so both are given
+// up instead.
+[[noreturn]] void give_up(BufferParts& parts, Stream& stream, CurrentContext& current) {
     const std::uint64_t bytes = parts.range.get().bytes;
     stream.abandon();
+    current.keep_alive();
     parts.mapping.abandon();
     parts.allocation.abandon();
     parts.range.abandon();
@@ -29,20 +33,22 @@ constexpr auto kPatience = std::chrono::seconds(60);
 
 }  // namespace
 
-void zero(BufferParts& parts, int ordinal) {
+void zero(BufferParts& parts, int owner) {
     const Range& whole = parts.range.get();
     if (parts.access.host) {
         std::memset(parts.base(), 0, whole.bytes);
         return;
     }
-    if (ordinal < 0) ordinal = parts.access.devices.front();
+    // Not the host, so there is one.
+    const std::vector<int>& able = parts.access.devices;
+    const int ordinal = std::find(able.begin(), able.end(), owner) != able.end() ? owner : able.front();
     Driver& driver = *parts.driver;
-    const CurrentContext current(driver, ordinal);
+    CurrentContext current(driver, ordinal);
     Stream stream = make_stream(driver);
     check(driver.memset_d8_async(whole.address, 0, whole.bytes, stream.get()), driver,
           {.call = "cuMemsetD8Async", .bytes = whole.bytes, .location = parts.location});
     if (wait_for(driver, stream.get(), std::chrono::steady_clock::now() + kPatience) == Finished::no)
-        give_up(parts, stream);
+        give_up(parts, stream, current);
     check(stream.close(), driver, {.call = "cuStreamDestroy"});
 }
 

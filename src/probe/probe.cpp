@@ -32,26 +32,39 @@ CUdeviceptr pointer(const MappedBuffer& buffer) noexcept {
                  .cure = "look for a kernel that never ends"});
 }
 
+// The device that touches: the one that is asked about, or is nearest; for a host node any.
+int toucher(const Location& asked, const Access& access) {
+    if (asked.kind() != LocationKind::host_numa) return asked.index();
+    if (!access.devices.empty()) return access.devices.front();
+    throw Error({.kind = ErrorKind::unsupported,
+                 .call = "cuMemSetAccess",
+                 .subject = detail::formatted("no GPU got access to memory of {}", to_string(asked))});
+}
+
 // A GPU writes through the import, and what the exporter's own mapping holds then is read back.
-void touch(Driver& driver, FabricBuffer& own, ImportedFabricBuffer& imported) {
-    const detail::CurrentContext current(driver, own.access().devices.front());
+void touch(Driver& driver, const Location& asked, FabricBuffer& own, ImportedFabricBuffer& imported) {
+    detail::CurrentContext current(driver, toucher(asked, own.access()));
     detail::Stream stream = detail::make_stream(driver);
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
-    detail::check(driver.memset_d8_async(pointer(imported), kPattern, kTouchedBytes, stream.get()), driver,
-                  {.call = "cuMemsetD8Async", .bytes = kTouchedBytes, .location = own.location()});
-    if (detail::wait_for(driver, stream.get(), deadline) == detail::Finished::no) {
-        // Unmapping under queued work loses the context: keep both mappings instead.
+    const auto wait = [&](const char* call) {
+        if (detail::wait_for(driver, stream.get(), deadline) == detail::Finished::yes) return;
+        // Unmapping under queued work loses the context, and ending the context may wait for it: keep all of it
+        // instead.
         stream.abandon();
+        current.keep_alive();
         static_cast<void>(new FabricBuffer(std::move(own)));
         static_cast<void>(new ImportedFabricBuffer(std::move(imported)));
-        timed_out("cuMemsetD8Async");
-    }
+        timed_out(call);
+    };
+    detail::check(driver.memset_d8_async(pointer(imported), kPattern, kTouchedBytes, stream.get()), driver,
+                  {.call = "cuMemsetD8Async", .bytes = kTouchedBytes, .location = own.location()});
+    wait("cuMemsetD8Async");
     // Into pageable memory, so the copy is done when the call returns; the stream has just shown that the GPU works.
     std::array<unsigned char, kTouchedBytes> seen{};
     detail::check(driver.memcpy_async(static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(seen.data())),
                                       pointer(own), seen.size(), stream.get()),
                   driver, {.call = "cuMemcpyAsync", .bytes = seen.size(), .location = own.location()});
-    detail::check(driver.stream_synchronize(stream.get()), driver, {.call = "cuStreamSynchronize"});
+    wait("cuMemcpyAsync");
     for (const unsigned char byte : seen) {
         if (byte == kPattern) continue;
         throw Error({.kind = ErrorKind::driver,
@@ -64,7 +77,7 @@ void touch(Driver& driver, FabricBuffer& own, ImportedFabricBuffer& imported) {
 void try_all(const std::shared_ptr<Driver>& driver, const Location& location, ProbeResult& result) {
     FabricBuffer own(driver, 1, {.location = location});
     ImportedFabricBuffer imported(driver, own.blob());
-    touch(*driver, own, imported);
+    touch(*driver, location, own, imported);
     result.kinds = own.kinds();
     imported.close();
     if (own.close() == CloseResult::still_referenced) {

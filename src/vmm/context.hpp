@@ -19,6 +19,9 @@ public:
     CurrentContext& operator=(const CurrentContext&) = delete;
     ~CurrentContext();
 
+    /// Work is queued that nobody waits for: the device's primary context stays retained until the process ends.
+    void keep_alive() noexcept { retained_ = false; }
+
 private:
     Driver& driver_;
     CUdevice device_ = 0;
