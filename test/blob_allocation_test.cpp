@@ -27,7 +27,7 @@ void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 TEST_CASE("A blob is written and read without an allocation", "[blob]") {
-    const fabricmem::HandleBlob blob = fabricmem_test::full_blob();
+    const fabricmem::HandleBlob blob = fabricmem::test::full_blob();
     allocations = 0;
     const auto bytes = blob.to_bytes();
     const auto words = blob.to_words();

@@ -279,6 +279,36 @@ TEST_CASE("Without zeroing no context is made", "[buffer]") {
     }
 }
 
+TEST_CASE("Memory is zeroed by a device that has access", "[buffer]") {
+    const auto driver = make_emulated_driver({.devices = 2});
+    const FabricBuffer buffer(driver, 64, {.access = std::vector<int>{1}, .zeroing = Zeroing::memset});
+    const PrimaryContext context(driver, 1);
+    CHECK(read_back(*driver, buffer) == std::vector<unsigned char>(64, 0));
+}
+
+TEST_CASE("Attributes that an old driver does not know are taken as not there", "[buffer][fault]") {
+    class Old : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult device_get_attribute(int*, CUdevice_attribute, CUdevice) noexcept override {
+            return CUDA_ERROR_INVALID_VALUE;
+        }
+        CUresult mem_create(CUmemGenericAllocationHandle* handle, std::size_t bytes,
+                            const CUmemAllocationProp* properties, unsigned long long flags) noexcept override {
+            if (knows_fabric) return FaultDriver::mem_create(handle, bytes, properties, flags);
+            return CUDA_ERROR_INVALID_VALUE;
+        }
+        bool knows_fabric = true;
+    };
+    const auto driver = std::make_shared<Old>(make_emulated_driver());
+    CHECK_FALSE(FabricBuffer(driver, 1).rdma());  // attribute 128 proves nothing, so it is tried all the same
+    driver->knows_fabric = false;
+    const auto error = error_of([&] { FabricBuffer(driver, 1); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::unsupported);
+    CHECK(contains(error->details().cause, "older than fabric handles"));
+}
+
 TEST_CASE("Read-only memory is zeroed first where that is asked for, and can't be written", "[buffer][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
     const PrimaryContext context(driver, 0);

@@ -205,6 +205,27 @@ TEST_CASE("Exporter and importer on different IMEX channels are told apart from 
     CHECK(contains(none->details().cause, "no IMEX channel node"));
 }
 
+TEST_CASE("An importer without fabric handles is told so, not that the exporter is gone", "[buffer]") {
+    const FabricBuffer own(make_emulated_driver(), 1);
+    const auto importer = make_emulated_driver({.fabric = FabricAttribute::unsupported});
+    const auto error = error_of([&] { static_cast<void>(import_if_alive(importer, own.blob())); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::unsupported);
+    CHECK(error->code() == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(contains(error->details().cause, "attribute 128"));
+}
+
+TEST_CASE("Host access to imported device memory is refused with cause and cure", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const FabricBuffer own(driver, 1);
+    const auto error =
+        error_of([&] { ImportedFabricBuffer(driver, own.blob(), {.host_access = HostAccess::required}); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::unsupported);
+    CHECK(contains(error->details().cause, "CPU can't access device memory"));
+    CHECK_FALSE(error->details().cure.empty());
+}
+
 TEST_CASE("A handle of a node that does not exist points to the IMEX daemon", "[buffer][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
     const FabricBuffer own(driver, 1);

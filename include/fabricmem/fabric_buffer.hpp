@@ -74,7 +74,9 @@ struct FabricBufferOptions {
     /// Called once the buffer is whole, before the constructor returns. What it throws undoes the buffer and is passed
     /// on; before_tear_down is not called then.
     std::function<void(const BufferInfo&)> on_make{};
-    /// Called by close() and by the destructor while the memory is still mapped. What it throws is logged.
+    /// Called by close() and by the destructor while the memory is still mapped. What it throws is logged. A buffer in
+    /// a static is destroyed at exit, when the driver may have shut down and taken the mapping with it: it is called
+    /// all the same.
     std::function<void(const BufferInfo&)> before_tear_down{};
 };
 
@@ -146,9 +148,12 @@ enum class CloseResult : std::uint8_t {
 class FABRICMEM_API FabricBuffer : public MappedBuffer {
 public:
     /// Makes `bytes` (1 to 2^47, rounded up to the granularity, 2 MiB as measured) of memory, gives access, exports it.
-    /// Does not make, and never changes, a CUDA context. Cheap to fail: nothing is left behind.
+    /// Never changes the thread's CUDA context, and makes none but for Zeroing::memset. Cheap to fail: nothing is left
+    /// behind.
     ///
-    /// Throws Error: bad_argument, unsupported, not_permitted (no usable IMEX channel), out_of_memory, driver.
+    /// Throws Error: bad_argument, unsupported, not_permitted (no usable IMEX channel), out_of_memory, system (a fabric
+    /// that is still being probed), timed_out (zeroing, where the GPU does not get to it within 60 s), closed (at exit,
+    /// after the driver's end), driver.
     FabricBuffer(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options = {});
     FabricBuffer(FabricBuffer&&) noexcept;
     FabricBuffer& operator=(FabricBuffer&&) noexcept;

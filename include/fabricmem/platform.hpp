@@ -17,8 +17,10 @@ namespace fabricmem {
 /// A character device /dev/nvidia-caps-imex-channels/channelN.
 struct ImexChannel {
     int number = 0;
-    int open_errno = 0;         ///< 0: this process can open it for reading and writing; else the errno of the try
-    bool major_matches = true;  ///< its major number is the one in /proc/devices; true where that can't be told
+    int open_errno = 0;  ///< 0: this process can open it for reading and writing; else the errno of the try
+    /// Its major number is the one in /proc/devices; true where that can't be told, false for what is no character
+    /// device.
+    bool major_matches = true;
 };
 
 /// What NVML says of a device's place in the NVLink fabric (nvmlGpuFabricInfoV_t).
@@ -52,13 +54,15 @@ public:
     [[nodiscard]] virtual std::optional<std::uint64_t> pid_namespace() const;
     /// Start of this process in clock ticks since boot (field 22 of /proc/self/stat): tells a reused pid apart.
     [[nodiscard]] virtual std::optional<std::uint64_t> process_start() const;
-    /// Whether the process with this id, started then, lives. Meaningful only for this boot and pid namespace.
+    /// Whether the process with this id, started then, lives; `unknown` for id 0. Meaningful only for this boot and pid
+    /// namespace.
     [[nodiscard]] virtual ProcessState process_state(std::uint32_t process_id, std::uint64_t process_start) const;
     /// The IMEX channel nodes that this process sees, by number, ascending. Tries to open each: access(2) does not see
     /// a device cgroup.
     [[nodiscard]] virtual std::vector<ImexChannel> imex_channels() const;
     /// The fabric state of the device with this PCI bus id ("0000:1b:00.0", as cuDeviceGetPCIBusId writes it); nullopt
-    /// without NVML or where NVML doesn't know it.
+    /// without NVML, where NVML doesn't know it, and in a child that was forked after NVML was loaded. The first call
+    /// loads NVML, which starts it for this process: slow beside all others.
     [[nodiscard]] virtual std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
 };
 

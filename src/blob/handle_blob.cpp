@@ -188,7 +188,8 @@ void require_sizes(const HandleBlob& blob) {
                                       blob.offset, blob.mapped_bytes));
     }
     if (!blob.granularity) return;
-    if (*blob.granularity == 0) refuse_blob("granularity is 0");
+    if (!std::has_single_bit(*blob.granularity))
+        refuse_blob(detail::formatted("granularity is {}, no power of two", *blob.granularity));
     if (blob.mapped_bytes % *blob.granularity != 0) {
         refuse_blob(detail::formatted("mapped_bytes is {}, not a multiple of the granularity {}", blob.mapped_bytes,
                                       *blob.granularity));

@@ -3,6 +3,7 @@
 // inferred is worded as likely.
 #include "driver/check.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -115,6 +116,15 @@ const DeviceFacts* device_at(const std::optional<Location>& location, const Topo
     return location->index() >= 0 && index < topology.devices.size() ? &topology.devices[index] : nullptr;
 }
 
+// Whether the device there says that it has fabric handles, or, without a device there, any of this process's does.
+bool has_fabric(Driver& driver, const std::optional<Location>& location) {
+    const auto topology = DriverState::of(driver).topology();
+    if (const DeviceFacts* const device = device_at(location, *topology); device != nullptr)
+        return device->fabric_attribute;
+    return std::any_of(topology->devices.begin(), topology->devices.end(),
+                       [](const DeviceFacts& device) { return device.fabric_attribute; });
+}
+
 bool fabric_is_probing(Driver& driver, const CallContext& context) {
     const auto topology = DriverState::of(driver).topology();
     const DeviceFacts* device = device_at(context.location, *topology);
@@ -129,21 +139,23 @@ Finding explain_create(CUresult result, Driver& driver, const CallContext& conte
         case CUDA_ERROR_OUT_OF_MEMORY:
         case CUDA_ERROR_NOT_INITIALIZED:
         case CUDA_ERROR_DEINITIALIZED: return explain_any(result, driver);
-        case CUDA_ERROR_NOT_SUPPORTED: {
-            const auto topology = DriverState::of(driver).topology();
-            const DeviceFacts* device = device_at(context.location, *topology);
-            if (device != nullptr && !device->fabric_attribute) {
+        case CUDA_ERROR_NOT_SUPPORTED:
+            if (!has_fabric(driver, context.location)) {
                 return {ErrorKind::unsupported, "this device has no fabric handles (attribute 128 is 0)",
                         "use another kind of memory"};
             }
             return {ErrorKind::unsupported,
                     "likely ImexChannelCount is 0 (/proc/driver/nvidia/params), or the device has no fabric support",
                     "load the nvidia module with NVreg_ImexChannelCount above 0"};
-        }
         case CUDA_ERROR_INVALID_VALUE:
             if (context.location.has_value() && context.location->is_host()) {
                 return {ErrorKind::bad_argument, formatted("likely there is no {}", to_string(*context.location)),
                         "name a NUMA node that the machine has"};
+            }
+            if (!has_fabric(driver, context.location)) {
+                return {ErrorKind::unsupported,
+                        "likely the driver is older than fabric handles, or the device has none (attribute 128)",
+                        "use a driver of CUDA 12.3 or newer, or another kind of memory"};
             }
             return {ErrorKind::bad_argument,
                     "the driver takes none of: an unaligned size, an unknown location, this handle type there", ""};
@@ -239,7 +251,12 @@ Finding explain_import_channel(const HandleBlob& blob, Driver& driver) {
 Finding explain_import(CUresult result, Driver& driver, const HandleBlob& blob) {
     switch (static_cast<int>(result)) {
         case CUDA_ERROR_NOT_PERMITTED: return explain_import_channel(blob, driver);
-        case CUDA_ERROR_NOT_SUPPORTED: return explain_gone(blob, driver);
+        case CUDA_ERROR_NOT_SUPPORTED:
+            if (!has_fabric(driver, std::nullopt)) {
+                return {ErrorKind::unsupported, "no device of this process has fabric handles (attribute 128 is 0)",
+                        "use another kind of memory"};
+            }
+            return explain_gone(blob, driver);
         case CUDA_ERROR_NOT_READY:
             return {ErrorKind::system,
                     "the IMEX daemon of this node is not running (or the handle names a node that does not exist)",
@@ -295,7 +312,7 @@ Finding find(CUresult result, Driver& driver, const CallContext& context) {
         return explain_import(result, driver, *context.imported);
     if (context.imported != nullptr && (context.call == "cuMemMap" || context.call == "cuMemSetAccess")) {
         Finding finding = explain_import_mapping(result, driver, context);
-        if (finding.kind != ErrorKind::driver || context.call == "cuMemMap") return finding;
+        if (finding.kind == ErrorKind::foreign_domain || context.call == "cuMemMap") return finding;
     }
     if (context.call == "cuMemCreate" || context.call == "cuMemGetAllocationGranularity")
         return explain_create(result, driver, context);

@@ -14,10 +14,12 @@
 namespace fabricmem::detail {
 namespace {
 
-int attribute(Driver& driver, CUdevice_attribute which, CUdevice device) {
+// A driver that is older than the attribute answers INVALID_VALUE: `unknown` then.
+int attribute(Driver& driver, CUdevice_attribute which, CUdevice device, int unknown) {
     int value = 0;
-    check(driver.device_get_attribute(&value, which, device), driver,
-          {.call = "cuDeviceGetAttribute", .location = Location::device(device)});
+    const CUresult result = driver.device_get_attribute(&value, which, device);
+    if (result == CUDA_ERROR_INVALID_VALUE) return unknown;
+    check(result, driver, {.call = "cuDeviceGetAttribute", .location = Location::device(device)});
     return value;
 }
 
@@ -32,10 +34,10 @@ DeviceFacts learn_device(Driver& driver, int ordinal, int count) {
     check(driver.device_get_pci_bus_id(pci.data(), static_cast<int>(pci.size()), facts.device), driver,
           {.call = "cuDeviceGetPCIBusId", .location = where});
     facts.pci_bus_id = pci.data();
-    facts.fabric_attribute = attribute(driver, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, facts.device) != 0;
+    facts.fabric_attribute = attribute(driver, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, facts.device, 0) != 0;
     facts.rdma_attribute =
-        attribute(driver, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, facts.device) != 0;
-    facts.nearest_numa_node = std::max(0, attribute(driver, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, facts.device));
+        attribute(driver, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, facts.device, 0) != 0;
+    facts.nearest_numa_node = std::max(0, attribute(driver, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, facts.device, -1));
     for (int other = 0; other < count; ++other) {
         int can_access = other == ordinal ? 1 : 0;
         if (other != ordinal) {
@@ -173,7 +175,9 @@ bool DriverState::is_final(const MemoryFacts& facts) {
     if (facts.location.is_host()) return true;
     const std::string& device = facts.topology->devices[static_cast<std::size_t>(facts.location.index())].pci_bus_id;
     const std::lock_guard lock(mutex_);
-    return fabric_places_.contains(device);
+    // What another thread has learnt since may not be what these facts say.
+    const auto place = fabric_places_.find(device);
+    return place != fabric_places_.end() && place->second == facts.blob.fabric;
 }
 
 std::shared_ptr<const ProcessIdentity> DriverState::identity() {

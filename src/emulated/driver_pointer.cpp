@@ -60,7 +60,8 @@ Answer answer(const Asked& asked, int attribute) {
         case CU_POINTER_ATTRIBUTE_CONTEXT: return whole(0);
         case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: return number(device ? kMemoryTypeDevice : kMemoryTypeHost);
         case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: return whole(asked.address);
-        case CU_POINTER_ATTRIBUTE_HOST_POINTER: return device ? refusal() : whole(asked.address);
+        case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+            return device ? Answer{CUDA_ERROR_INVALID_VALUE, 0, sizeof(std::uint64_t)} : whole(asked.address);
         case CU_POINTER_ATTRIBUTE_BUFFER_ID: return whole(place.buffer_id);
         case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
         case CU_POINTER_ATTRIBUTE_IS_MANAGED: return number(0);

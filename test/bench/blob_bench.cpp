@@ -40,7 +40,7 @@ void measure(const char* name, Work work) {
 
 int main() {
     using namespace fabricmem;
-    HandleBlob blob = fabricmem_test::full_blob();
+    HandleBlob blob = fabricmem::test::full_blob();
     auto bytes = blob.to_bytes();
     const std::span<const std::byte> covered(bytes.data(), HandleBlob::kBytes - 4);
 

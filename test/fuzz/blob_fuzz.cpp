@@ -61,12 +61,12 @@ bool try_read(Read read) {
 
 /// The same bytes with the magic, the length and the CRC made right: random input never gets past them else.
 bool try_mended(std::span<const std::byte> input) {
-    std::array<std::byte, HandleBlob::kBytes> bytes = fabricmem_test::full_blob().to_bytes();
+    std::array<std::byte, HandleBlob::kBytes> bytes = fabricmem::test::full_blob().to_bytes();
     constexpr std::size_t kEnvelope = 12;  // magic, versions, total length
     if (input.size() < kEnvelope) return false;
     std::copy_n(input.begin() + kEnvelope, std::min(input.size(), std::size_t{316}) - kEnvelope,
                 bytes.begin() + kEnvelope);
-    const std::uint32_t crc = fabricmem_test::reference_crc32c(std::span(bytes).first(316));
+    const std::uint32_t crc = fabricmem::test::reference_crc32c(std::span(bytes).first(316));
     for (std::size_t i = 0; i < 4; ++i) bytes[316 + i] = static_cast<std::byte>(crc >> (8 * i) & 0xff);
     return try_read([&] { return HandleBlob::from_bytes(bytes); });
 }
@@ -99,7 +99,7 @@ namespace {
 std::vector<std::string> make_seeds() {
     std::vector<std::string> seeds;
     for (const HandleBlob& blob :
-         {fabricmem_test::example_blob(), fabricmem_test::full_blob(), fabricmem_test::bare_blob()}) {
+         {fabricmem::test::example_blob(), fabricmem::test::full_blob(), fabricmem::test::bare_blob()}) {
         const auto bytes = blob.to_bytes();
         seeds.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
         seeds.push_back(blob.to_hex());

@@ -7,7 +7,7 @@
 
 #include <fabricmem/handle_blob.hpp>
 
-namespace fabricmem_test {
+namespace fabricmem::test {
 
 /// 16 bytes that rise from `first`.
 inline fabricmem::Id128 id_from(std::uint8_t first) {
@@ -62,4 +62,4 @@ inline fabricmem::HandleBlob bare_blob() {
     return blob;
 }
 
-}  // namespace fabricmem_test
+}  // namespace fabricmem::test

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <span>
 
-namespace fabricmem_test {
+namespace fabricmem::test {
 
 inline std::uint32_t reference_crc32c(std::span<const std::byte> bytes) {
     std::uint32_t crc = 0xffffffff;
@@ -18,4 +18,4 @@ inline std::uint32_t reference_crc32c(std::span<const std::byte> bytes) {
     return ~crc;
 }
 
-}  // namespace fabricmem_test
+}  // namespace fabricmem::test
