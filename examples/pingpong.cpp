@@ -29,6 +29,7 @@ namespace {
 
 // Calls that may block for as long as the driver or, with a peer on another node, its IMEX daemon likes.
 constexpr auto kSetUpStep = "finding a driver and making memory with it";
+constexpr auto kConnectStep = "connecting to the listener";
 constexpr auto kImportStep = "importing the peer's memory";
 constexpr auto kCloseStep = "giving the peer's memory back";
 
@@ -80,9 +81,22 @@ Total total_of(const std::vector<Rounds>& all) {
     return total;
 }
 
+/// What a side does while it waits for the peer, for the scope.
+class OnWait {
+public:
+    OnWait(Control& control, std::function<void()> call) : control_(control) { control_.on_wait(std::move(call)); }
+    OnWait(const OnWait&) = delete;
+    OnWait& operator=(const OnWait&) = delete;
+    ~OnWait() { control_.on_wait({}); }
+
+private:
+    Control& control_;
+};
+
 void play_all(const Options& options, const std::vector<Rounds>& all, Transport& transport, Payload& payload,
-              Report& report) {
+              Control& control, Report& report) {
     Progress progress(options, total_of(all).rounds);
+    const OnWait ticking(control, [&] { progress.tick(); });
     const AfterRound count_round = [&] { progress.count_round(); };
     for (const Rounds& rounds : all) {
         progress.begin_size(rounds.bytes);
@@ -108,7 +122,7 @@ void play(const Options& options, Control& control, const Side& side, Report& re
         Payload payload(options.mode, side.driver(), memory, options.largest_bytes(), control);
         const std::unique_ptr<Transport> transport = make_transport(options.mode, side.driver(), memory, control);
         try {
-            play_all(options, all, *transport, payload, report);
+            play_all(options, all, *transport, payload, control, report);
         } catch (const std::exception& error) {
             control.say_failure(error.what());  // before the transport goes: what it lets go of may reach the peer
             throw;
@@ -134,8 +148,10 @@ struct Peer {
 
 /// The side that connects does so first of all: then whatever fails later, the other side is told.
 void run_second(const Options& options, Peer& peer, Report& report) {
+    // connect_to() keeps to its deadline, but a name server may not.
+    std::optional<Watchdog> watchdog(std::in_place, kConnectStep, options.timeout + std::chrono::seconds(5));
     peer.control.emplace(connect_to(options.endpoint, Deadline(options.timeout)), options.timeout);
-    std::optional<Watchdog> watchdog(std::in_place, kSetUpStep, options.timeout);
+    watchdog.emplace(kSetUpStep, options.timeout);
     const Side side(options);
     watchdog.reset();
     report.introduce(side.introduction());

@@ -32,9 +32,18 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::watch() {
+    constexpr std::chrono::milliseconds kSilent{2000};
     std::unique_lock lock(mutex_);
-    const auto left = std::chrono::milliseconds(deadline_.left_ms());
-    if (ended_changed_.wait_for(lock, left, [this] { return ended_; })) return;
+    const auto ends_within = [&](std::chrono::milliseconds time) {
+        return ended_changed_.wait_for(lock, time, [this] { return ended_; });
+    };
+    if (ends_within(std::min(kSilent, std::chrono::milliseconds(deadline_.left_ms())))) return;
+    if (!deadline_.passed()) {
+        const auto whole =
+            std::chrono::round<std::chrono::seconds>(kSilent + std::chrono::milliseconds(deadline_.left_ms()));
+        print(stderr, "{}: {}, for {} s at most\n", program_invocation_short_name, step_, whole.count());
+        if (ends_within(std::chrono::milliseconds(deadline_.left_ms()))) return;
+    }
     print(stderr, "{}: error: {} did not come to an end in time\n", program_invocation_short_name, step_);
     // Not exit(): its handlers would wait for the call that is stuck. The peer sees the connection end.
     std::_Exit(1);

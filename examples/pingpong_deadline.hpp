@@ -24,8 +24,8 @@ private:
     Clock::time_point end_;
 };
 
-/// Ends the process with one line on stderr and exit code 1 if it is still there when the time is up. For calls into
-/// the driver that may block without limit, as an import from another node can.
+/// Says on stderr what is under way if it is still there after 2 s, and ends the process with one line and exit code 1
+/// when the time is up. For calls that may block without limit: an import from another node, a name server.
 class Watchdog {
 public:
     Watchdog(std::string step, std::chrono::milliseconds timeout);

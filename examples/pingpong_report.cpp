@@ -158,6 +158,10 @@ Progress::~Progress() { clear(); }
 
 void Progress::count_round() {
     ++done_;
+    tick();
+}
+
+void Progress::tick() {
     if (wanted_ && Clock::now() >= next_) show();
 }
 

@@ -74,6 +74,8 @@ public:
 
     void begin_size(std::size_t bytes) noexcept { bytes_ = bytes; }
     void count_round();
+    /// Shows where the rounds are, if it is time to; for long waits within one.
+    void tick();
     /// Takes the line off the terminal, so that others can write.
     void clear();
 

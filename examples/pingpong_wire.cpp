@@ -180,6 +180,7 @@ void Control::check(Clock::time_point since, std::string_view awaited) {
     if (Clock::now() - since > timeout_) {
         throw PeerError(formatted("no sign of the peer in {} s: waited for {}", timeout_.count() / 1000, awaited));
     }
+    if (on_wait_) on_wait_();
 }
 
 bool Control::say_failure(std::string_view text) noexcept {

@@ -6,11 +6,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pingpong_deadline.hpp"
@@ -81,6 +83,9 @@ public:
     /// the peer told of its failure instead.
     [[nodiscard]] std::vector<std::byte> receive(Message message, std::string_view awaited);
 
+    /// Called every so often during those waits; empty: nothing is.
+    void on_wait(std::function<void()> call) { on_wait_ = std::move(call); }
+
     /// For those who wait for the peer by other means: throws PeerError where it is gone or has taken too long.
     void check(Clock::time_point since, std::string_view awaited) override;
 
@@ -96,6 +101,7 @@ private:
 
     UniqueFd socket_;
     std::chrono::milliseconds timeout_;
+    std::function<void()> on_wait_{};
     bool failure_known_ = false;
 };
 

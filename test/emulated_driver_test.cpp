@@ -332,7 +332,9 @@ TEST_CASE("Another user's handles are NOT_PERMITTED", "[emulated]") {
     REQUIRE(exporter.ask("undumpable").code == 0);
     Peer importer;
     if (::geteuid() == 0) REQUIRE(importer.ask("become-user 65534").code == 0);
+    CHECK(importer.ask("logged may not open a descriptor").values == std::vector<std::string>{"no"});
     CHECK(importer.code("import 0 " + hex) == CUDA_ERROR_NOT_PERMITTED);
+    CHECK(importer.ask("logged may not open a descriptor").values == std::vector<std::string>{"yes"});
 }
 
 TEST_CASE("A process that was forked off can end its copy of the driver", "[emulated]") {

@@ -93,8 +93,10 @@ TEST_CASE("Who gets access is asked for in one call", "[buffer]") {
     CHECK_FALSE(chosen.access().host);
 }
 
-TEST_CASE("Making and destroying a buffer makes no call beyond the necessary ones", "[buffer]") {
-    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver({.devices = 2}));
+TEST_CASE("Making and destroying a buffer makes no call beyond the necessary ones", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(under_test);
+    const auto driver =
+        std::make_shared<FaultDriver>(testing_cuda() ? under_test : make_emulated_driver({.devices = 2}));
     for (const Location& location : both_locations()) {
         CAPTURE(to_string(location));
         { const FabricBuffer warm(driver, 1, {.location = location}); }
@@ -286,6 +288,52 @@ TEST_CASE("Memory is zeroed by a device that has access", "[buffer]") {
     CHECK(read_back(*driver, buffer) == std::vector<unsigned char>(64, 0));
 }
 
+TEST_CASE("Zeroing leaves another device's context current", "[buffer]") {
+    const auto driver = make_emulated_driver({.devices = 2});
+    const PrimaryContext context(driver, 1);
+    CUcontext before = nullptr;
+    REQUIRE(driver->ctx_get_current(&before) == CUDA_SUCCESS);
+    const FabricBuffer buffer(driver, 64, {.zeroing = Zeroing::memset});
+    CUcontext after = nullptr;
+    REQUIRE(driver->ctx_get_current(&after) == CUDA_SUCCESS);
+    CHECK(after == before);
+    CHECK(emulated_counts(*driver).primary_contexts == 1);
+}
+
+TEST_CASE("Access goes by default to the devices that can reach the memory, and to no other", "[buffer]") {
+    class OneWay : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult device_can_access_peer(int* can, CUdevice device, CUdevice peer) noexcept override {
+            *can = device == 2 && peer == 0 ? 0 : 1;  // device 2 can't reach the memory of device 0
+            return CUDA_SUCCESS;
+        }
+    };
+    const auto driver = std::make_shared<OneWay>(make_emulated_driver({.devices = 3}));
+    const FabricBuffer on_0(driver, 1);
+    CHECK(on_0.access().devices == std::vector<int>{0, 1});
+    CHECK(ImportedFabricBuffer(driver, on_0.blob()).access().devices == std::vector<int>{0, 1});
+    CHECK(FabricBuffer(driver, 1, {.location = Location::device(2)}).access().devices == std::vector<int>{0, 1, 2});
+}
+
+TEST_CASE("The nearest host node is the one that the device names", "[buffer]") {
+    class Far : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult device_get_attribute(int* value, CUdevice_attribute which, CUdevice device) noexcept override {
+            if (which != CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID)
+                return FaultDriver::device_get_attribute(value, which, device);
+            *value = device == 1 ? 3 : -1;  // -1: the system has no NUMA
+            return CUDA_SUCCESS;
+        }
+    };
+    const auto driver = std::make_shared<Far>(make_emulated_driver({.devices = 2, .numa_nodes = 4}));
+    const FabricBuffer near_1(driver, 1, {.location = Location::host_nearest(1)});
+    CHECK(near_1.location() == Location::host_numa(3));
+    CHECK(near_1.blob().numa_node == 3);
+    CHECK(FabricBuffer(driver, 1, {.location = Location::host_nearest(0)}).location() == Location::host_numa(0));
+}
+
 TEST_CASE("Attributes that an old driver does not know are taken as not there", "[buffer][fault]") {
     class Old : public FaultDriver {
     public:
@@ -327,6 +375,7 @@ TEST_CASE("RDMA is what was granted, and required is required", "[buffer][each]"
     REQUIRE(driver->device_get_attribute(&has_rdma, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, 0) ==
             CUDA_SUCCESS);
     CHECK(FabricBuffer(driver, 1).rdma() == (has_rdma != 0));
+    if (has_rdma != 0) CHECK(FabricBuffer(driver, 1, {.rdma = Rdma::required}).rdma());
     CHECK_FALSE(FabricBuffer(driver, 1, {.location = Location::host_numa(0)}).rdma());
 }
 
@@ -512,4 +561,26 @@ TEST_CASE("Retired addresses are capped, and hold no memory", "[buffer]") {
     CHECK(counts.ranges == 1024);
     CHECK(counts.allocations == 0);
     CHECK(counts.descriptors == 0);
+}
+
+TEST_CASE("Retired addresses are capped at 1 TiB, and the oldest go first", "[buffer]") {
+    // Only the addresses are large: memory is taken when it is touched.
+    if (std::getenv("FABRICMEM_TEST_LAUNCHER") != nullptr) FABRICMEM_SKIP("qemu-user keeps a record of every page");
+    class Watcher : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult mem_address_free(CUdeviceptr address, std::size_t bytes) noexcept override {
+            freed.push_back(address);
+            return FaultDriver::mem_address_free(address, bytes);
+        }
+        std::vector<CUdeviceptr> freed;
+    };
+    constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+    const auto driver = std::make_shared<Watcher>(make_emulated_driver({.device_memory_bytes = 512 * kGiB}));
+    std::vector<CUdeviceptr> made;
+    for (int i = 0; i < 4; ++i) {
+        const FabricBuffer buffer(driver, 400 * kGiB, {.retire_address = RetireAddress::yes});
+        made.push_back(pointer(buffer));
+    }
+    CHECK(driver->freed == std::vector<CUdeviceptr>{made[0], made[1]});
 }

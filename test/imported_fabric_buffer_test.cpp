@@ -75,8 +75,10 @@ TEST_CASE("A bare handle is importable, and has no identity", "[buffer][each]") 
     CHECK(static_cast<unsigned char*>(own.address())[0] == 0x31);
 }
 
-TEST_CASE("Importing and letting go makes no call beyond the necessary ones", "[buffer]") {
-    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver({.devices = 2}));
+TEST_CASE("Importing and letting go makes no call beyond the necessary ones", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(under_test);
+    const auto driver =
+        std::make_shared<FaultDriver>(testing_cuda() ? under_test : make_emulated_driver({.devices = 2}));
     const FabricBuffer own(driver, 1);
     driver->forget();
     { const ImportedFabricBuffer imported(driver, own.blob()); }
@@ -224,6 +226,143 @@ TEST_CASE("Host access to imported device memory is refused with cause and cure"
     CHECK(error->kind() == ErrorKind::unsupported);
     CHECK(contains(error->details().cause, "CPU can't access device memory"));
     CHECK_FALSE(error->details().cure.empty());
+}
+
+TEST_CASE("A damaged handle leaves nothing behind, whichever byte it is", "[buffer]") {
+    const auto driver = make_emulated_driver();
+    const FabricBuffer own(driver, 1);
+    const EmulatedCounts before = emulated_counts(*driver);
+    for (std::size_t i = 0; i < own.blob().handle.size(); ++i) {
+        CAPTURE(i);
+        HandleBlob blob = own.blob();
+        blob.handle[i] ^= 0x40U;
+        // Bytes that the driver ignores import; all others are typed errors.
+        static_cast<void>(error_of([&] { ImportedFabricBuffer(driver, blob); }));
+        CHECK(emulated_counts(*driver) == before);
+    }
+}
+
+TEST_CASE("A bare handle whose size is no multiple of the granularity is a bad blob", "[buffer]") {
+    const auto driver = make_emulated_driver();
+    const FabricBuffer own(driver, 1);
+    const EmulatedCounts before = emulated_counts(*driver);
+    const HandleBlob bare = HandleBlob::from_bare(own.blob().bare_hex(), 4096, Location::device(0));
+    CHECK(kind_of([&] { ImportedFabricBuffer(driver, bare); }) == ErrorKind::bad_blob);
+    CHECK(emulated_counts(*driver) == before);
+}
+
+TEST_CASE("What the channel nodes are like is told where fabric memory is refused", "[buffer][fault]") {
+    // A platform and a driver that refuses, as a machine whose node is not usable.
+    class Nodes : public Platform {
+    public:
+        explicit Nodes(std::vector<ImexChannel> channels) : channels_(std::move(channels)) {}
+        [[nodiscard]] std::vector<ImexChannel> imex_channels() const override { return channels_; }
+
+    private:
+        std::vector<ImexChannel> channels_;
+    };
+    class Refusing : public FaultDriver {
+    public:
+        Refusing(std::shared_ptr<Driver> inner, std::vector<ImexChannel> channels)
+            : FaultDriver(std::move(inner)), nodes_(std::move(channels)) {
+            refuse("mem_create", CUDA_ERROR_NOT_PERMITTED);
+        }
+        [[nodiscard]] const Platform& platform() const noexcept override { return nodes_; }
+
+    private:
+        Nodes nodes_;
+    };
+    struct Row {
+        std::vector<ImexChannel> channels;
+        const char* cause;
+        const char* cure;
+    };
+    const std::vector<Row> rows{
+        {{}, "no IMEX channel node", "mknod"},
+        {{{.number = 0, .open_errno = EACCES}}, "mode or owner", "chmod 0666 /dev/nvidia-caps-imex-channels/channel0"},
+        {{{.number = 2, .open_errno = EPERM}}, "device cgroup", "--device"},
+        {{{.number = 4095, .open_errno = ENXIO}}, "ImexChannelCount", "below ImexChannelCount"},
+        {{{.number = 0, .open_errno = 0, .major_matches = false}}, "major number", "remove the node"},
+        {{{.number = 3, .open_errno = 0}}, "although IMEX channel 3 can be opened", "start the process again"},
+        {{{.number = 0, .open_errno = EACCES}, {.number = 7, .open_errno = 0}}, "although IMEX channel 7", "again"},
+    };
+    for (const Row& row : rows) {
+        CAPTURE(row.cause);
+        const auto driver = std::make_shared<Refusing>(make_emulated_driver(), row.channels);
+        const auto error = error_of([&] { FabricBuffer(driver, 1); });
+        REQUIRE(error.has_value());
+        INFO(error->what());
+        CHECK(error->kind() == ErrorKind::not_permitted);
+        CHECK(contains(error->details().cause, row.cause));
+        CHECK(contains(error->details().cure, row.cure));
+    }
+}
+
+TEST_CASE("Memory that can't be exported is told from a refusal", "[buffer][fault]") {
+    const auto emulated = make_emulated_driver();
+    const auto driver = std::make_shared<FaultDriver>(emulated);
+    driver->refuse("mem_export_to_shareable_handle", CUDA_ERROR_INVALID_VALUE);
+    const auto error = error_of([&] { FabricBuffer(driver, 1); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::unsupported);
+    CHECK(contains(error->details().cause, "not created for fabric handles"));
+    CHECK(emulated_counts(*emulated) == EmulatedCounts());
+}
+
+TEST_CASE("Another NVLink domain is told from a blob of the wrong size", "[buffer][fault]") {
+    class Cliques : public Platform {
+    public:
+        explicit Cliques(std::uint32_t clique) : clique_(clique) {}
+        [[nodiscard]] std::vector<ImexChannel> imex_channels() const override { return {{}}; }
+        [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view) const override {
+            FabricInfo info;
+            info.state = FabricInfo::State::completed;
+            info.cluster_uuid.bytes.fill(9);
+            info.clique = clique_;
+            return info;
+        }
+
+    private:
+        std::uint32_t clique_;
+    };
+    class Placed : public FaultDriver {
+    public:
+        Placed(std::shared_ptr<Driver> inner, std::uint32_t clique) : FaultDriver(std::move(inner)), place_(clique) {}
+        [[nodiscard]] const Platform& platform() const noexcept override { return place_; }
+
+    private:
+        Cliques place_;
+    };
+    const auto emulated = make_emulated_driver();
+    const auto exporter = std::make_shared<Placed>(emulated, 1);
+    const FabricBuffer own(exporter, 1);
+    REQUIRE(own.blob().fabric.has_value());
+    CHECK(own.blob().fabric->clique == 1);
+    struct Row {
+        const char* call;
+        CUresult result;
+        ErrorKind elsewhere;
+        ErrorKind same_clique;
+    };
+    for (const Row& row :
+         {Row{"mem_import_from_shareable_handle", CUDA_ERROR_INVALID_HANDLE, ErrorKind::foreign_domain,
+              ErrorKind::foreign_domain},
+          Row{"mem_map", CUDA_ERROR_INVALID_VALUE, ErrorKind::foreign_domain, ErrorKind::bad_blob},
+          Row{"mem_map", CUDA_ERROR_NOT_SUPPORTED, ErrorKind::foreign_domain, ErrorKind::bad_blob},
+          Row{"mem_set_access", CUDA_ERROR_NOT_SUPPORTED, ErrorKind::foreign_domain, ErrorKind::unsupported}}) {
+        CAPTURE(row.call, static_cast<int>(row.result));
+        for (const std::uint32_t clique : {1U, 2U}) {
+            CAPTURE(clique);
+            const auto importer = std::make_shared<Placed>(emulated, clique);
+            importer->refuse(row.call, row.result);
+            const auto error = error_of([&] { ImportedFabricBuffer(importer, own.blob()); });
+            REQUIRE(error.has_value());
+            INFO(error->what());
+            CHECK(error->kind() == (clique == 1 ? row.same_clique : row.elsewhere));
+            CHECK(contains(error->details().identity, "clique 1"));
+            CHECK((clique == 1 || contains(error->details().identity, "clique 2")));
+        }
+    }
 }
 
 TEST_CASE("A handle of a node that does not exist points to the IMEX daemon", "[buffer][each]") {

@@ -12,6 +12,7 @@
 
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/forwarding_driver.hpp>
+#include <fabricmem/probe.hpp>
 
 #include "support/buffers.hpp"
 #include "support/child_process.hpp"
@@ -92,13 +93,17 @@ bool refused_in_child(Action&& action) {
 }
 
 int in_child(const std::shared_ptr<Tripwire>& driver, FabricBuffer& own, FabricBuffer& closed,
-             std::optional<ImportedFabricBuffer>& imported, bool& torn_down) {
+             std::optional<ImportedFabricBuffer>& imported, ImportedFabricBuffer& closed_import, bool& torn_down) {
     const HandleBlob blob = own.blob();
     { const FabricBuffer dying = std::move(own); }
     imported.reset();
     if (driver->calls != 0 || torn_down) return kCalledTheDriver;
     if (!refused_in_child([&] { closed.close(); })) return kNoTypedError;
+    if (!refused_in_child([&] { closed_import.close(); })) return kNoTypedError;
     if (!refused_in_child([&] { FabricBuffer(driver, 1); })) return kNoTypedError;
+    if (!refused_in_child([&] { static_cast<void>(import_if_alive(driver, blob)); })) return kNoTypedError;
+    const ProbeResult probed = probe(driver, Location::device(0));
+    if (probed.usable() || probed.why_not->kind() != ErrorKind::unsupported) return kNoTypedError;
     if (!refused_in_child([&] { ImportedFabricBuffer(driver, blob); })) return kNoTypedError;
     return driver->calls == 0 ? kAllWell : kCalledTheDriver;
 }
@@ -127,14 +132,16 @@ TEST_CASE("After fork the child's buffers do nothing and its calls are typed err
                                  }});
     FabricBuffer closed(driver, 1);
     std::optional<ImportedFabricBuffer> imported(std::in_place, driver, own.blob());
+    ImportedFabricBuffer closed_import(driver, own.blob());
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
-    if (child == 0) ::_exit(in_child(driver, own, closed, imported, torn_down));
+    if (child == 0) ::_exit(in_child(driver, own, closed, imported, closed_import, torn_down));
     CHECK(wait_for_child(child) == kAllWell);
     // The parent's are as they were.
     static_cast<char*>(own.address())[0] = 1;
     CHECK(static_cast<char*>(imported->address())[0] == 1);
     imported.reset();
+    closed_import.close();
     CHECK(own.close() == CloseResult::released);
     CHECK(torn_down);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does to our memory what Mooncake's NVLink transport does with a pointer that it is given: retain, range, export; the
 // peer imports the bare 64 bytes with the entry's length and writes.
-#include <array>
 #include <cstring>
 #include <optional>
 
@@ -9,6 +8,7 @@
 
 #include "support/buffers.hpp"
 #include "support/driver_under_test.hpp"
+#include "support/peer.hpp"
 #include "support/test.hpp"
 
 using namespace fabricmem;
@@ -20,14 +20,14 @@ namespace {
 struct Entry {
     CUdeviceptr base = 0;
     std::size_t length = 0;
-    std::array<unsigned char, 64> shm_name{};
+    FabricBytes shm_name{};
     CUmemGenericAllocationHandle retained = 0;
 };
 
 std::optional<Entry> register_local_memory(Driver& driver, void* address) {
     Entry entry;
     if (driver.mem_retain_allocation_handle(&entry.retained, address) != CUDA_SUCCESS) return std::nullopt;
-    // The range attributes, not cuMemGetAddressRange: that one says base 0 for host memory.
+    // The range attributes: cuMemGetAddressRange, which the transport uses, says base 0 for host memory.
     const CUdeviceptr at = pointer(address);
     REQUIRE(driver.pointer_get_attribute(&entry.base, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, at) == CUDA_SUCCESS);
     REQUIRE(driver.pointer_get_attribute(&entry.length, CU_POINTER_ATTRIBUTE_RANGE_SIZE, at) == CUDA_SUCCESS);
@@ -36,46 +36,37 @@ std::optional<Entry> register_local_memory(Driver& driver, void* address) {
     return entry;
 }
 
-// The peer's side: import, reserve, map, access for its device, write.
-void write_from_peer(Driver& driver, Entry entry, std::size_t offset, const void* data, std::size_t bytes) {
-    CUmemGenericAllocationHandle handle = 0;
-    REQUIRE(driver.mem_import_from_shareable_handle(&handle, entry.shm_name.data(), CU_MEM_HANDLE_TYPE_FABRIC) ==
-            CUDA_SUCCESS);
-    CUdeviceptr mapped = 0;
-    REQUIRE(driver.mem_address_reserve(&mapped, entry.length, 0, 0, 0) == CUDA_SUCCESS);
-    REQUIRE(driver.mem_map(mapped, entry.length, 0, handle, 0) == CUDA_SUCCESS);
-    CUmemAccessDesc access{};
-    access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-    access.location.id = 0;
-    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    REQUIRE(driver.mem_set_access(mapped, entry.length, &access, 1) == CUDA_SUCCESS);
-    CHECK(driver.memcpy_htod(mapped + offset, data, bytes) == CUDA_SUCCESS);
-    CHECK(driver.mem_unmap(mapped, entry.length) == CUDA_SUCCESS);
-    CHECK(driver.mem_release(handle) == CUDA_SUCCESS);
-    CHECK(driver.mem_address_free(mapped, entry.length) == CUDA_SUCCESS);
-}
-
 }  // namespace
 
 TEST_CASE("A transport can retain, range, export and have a peer write to our memory", "[buffer][mooncake][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
+    FABRICMEM_PEER_OR_SKIP();
     const PrimaryContext context(driver, 0);
     for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
         CAPTURE(to_string(location));
-        FabricBuffer buffer(driver, 3 * kMiB, {.location = location});
+        FabricBuffer buffer(driver, 2 * kMiB, {.location = location});
         auto* const inner = static_cast<std::byte*>(buffer.address()) + 256;
         const auto entry = register_local_memory(*driver, inner);
         REQUIRE(entry.has_value());
         CHECK(entry->base == pointer(buffer));
         CHECK(entry->length == buffer.mapped_bytes());
         CHECK(std::memcmp(entry->shm_name.data(), buffer.blob().handle.data(), 64) == 0);
-        const std::int32_t warm_up = 0x1234567;
-        write_from_peer(*driver, *entry, 256, &warm_up, sizeof warm_up);
+        if (!location.is_host()) {
+            CUdeviceptr base = 0;
+            std::size_t length = 0;
+            CHECK(driver->mem_get_address_range(&base, &length, pointer(inner)) == CUDA_SUCCESS);
+            CHECK((base == entry->base && length == entry->length));
+        }
+        constexpr std::int32_t warm_up = 0x1234567;
+        Peer peer;
+        REQUIRE(peer.code("import 0 " + to_hex(entry->shm_name)) == CUDA_SUCCESS);
+        REQUIRE(peer.code("map 0 device 3") == CUDA_SUCCESS);
+        REQUIRE(peer.code("write 0 256 " + std::to_string(warm_up)) == CUDA_SUCCESS);
         std::int32_t seen = 0;
         CHECK(driver->memcpy_dtoh(&seen, pointer(inner), sizeof seen) == CUDA_SUCCESS);
         CHECK(seen == warm_up);
         CHECK(driver->mem_release(entry->retained) == CUDA_SUCCESS);
-        CHECK(buffer.close() == CloseResult::released);
+        CHECK(buffer.close() == CloseResult::released);  // the peer's import does not count
     }
 }
 

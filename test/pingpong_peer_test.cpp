@@ -43,7 +43,7 @@ struct Listening {
     /// The one line that the program ends with.
     std::string error() {
         CHECK(program.finish(kPatienceSeconds) == 1);
-        const std::vector<std::string> lines = lines_of(program.err());
+        const std::vector<std::string> lines = said_in(program.err());
         CAPTURE(program.err());
         CHECK(lines.size() == 1);
         return lines.empty() ? std::string() : lines.front();
@@ -123,14 +123,35 @@ struct Meeting {
 TEST_CASE("A peer that never comes ends the wait at the deadline", "[pingpong]") {
     CapturedProcess listening(pingpong({"--listen", "0", "--timeout", "1"}));
     CHECK(listening.finish(kPatienceSeconds) == 1);
-    CHECK(lines_of(listening.err()).size() == 1);
+    CHECK(said_in(listening.err()).size() == 1);
     CHECK(contains(listening.err(), "no peer connected to 127.0.0.1:"));
 
     const std::uint16_t nobody_there = RawPeer::listening().port();
     CapturedProcess connecting(pingpong({"--connect", "127.0.0.1:" + std::to_string(nobody_there), "--timeout", "1"}));
     CHECK(connecting.finish(kPatienceSeconds) == 1);
-    CHECK(lines_of(connecting.err()).size() == 1);
+    CHECK(said_in(connecting.err()).size() == 1);
     CHECK(contains(connecting.err(), "no peer at 127.0.0.1:"));
+}
+
+TEST_CASE("What takes more than two seconds is told, with the time that it has", "[pingpong]") {
+    const std::uint16_t nobody_there = RawPeer::listening().port();
+    CapturedProcess connecting(pingpong({"--connect", "127.0.0.1:" + std::to_string(nobody_there), "--timeout", "4"}));
+    CHECK(connecting.finish(kPatienceSeconds) == 1);
+    CHECK(contains(connecting.err(), "fabricmem-pingpong: connecting to the listener, for 9 s at most\n"));
+}
+
+TEST_CASE("Progress goes on being told while a round does not end", "[pingpong]") {
+    Endless pair({"--driver", "emulated", "--mode", "cpu", "--location", "host", "--timeout", "1000"});
+    CHECK(::kill(pair.peer, SIGSTOP) == 0);
+    bool twice = false;  // the same round, told twice
+    for (int second = 0; second < kPatienceSeconds && !twice; ++second) {
+        CHECK_FALSE(pair.program.wait_for("the end of this", 1));
+        const std::vector<std::string> lines = lines_of(pair.program.err());
+        twice = lines.size() >= 2 && lines.back() == lines[lines.size() - 2] && contains(lines.back(), ": round ");
+    }
+    CHECK(twice);
+    CHECK(::kill(pair.peer, SIGKILL) == 0);
+    CHECK(pair.program.finish(kPatienceSeconds) == 1);
 }
 
 TEST_CASE("A peer that connects and says nothing ends the wait at the deadline", "[pingpong]") {
@@ -156,7 +177,7 @@ TEST_CASE("A peer that speaks another protocol is told by its first bytes", "[pi
     const RawPeer connection = server.accept();
     connection.send("220 mail ESMTP\r\n");
     CHECK(program.finish(kPatienceSeconds) == 1);
-    CHECK(lines_of(program.err()).size() == 1);
+    CHECK(said_in(program.err()).size() == 1);
     CHECK(contains(program.err(), "another protocol: it sent '220 mail"));
 }
 
@@ -237,7 +258,7 @@ TEST_CASE("A wrong byte is told by its offset, whichever side it comes to", "[pi
         store(memory.theirs, kReady, 1);
     }
     CHECK(program.finish(kPatienceSeconds) == 1);
-    CHECK(lines_of(program.err()).size() == 1);
+    CHECK(said_in(program.err()).size() == 1);
     const std::string expected = "a wrong byte arrived: round 1, 64 bytes, offset ";
     CHECK(contains(program.err(), expected + (program_is_first ? "17: expected 0x" : "")));
     CHECK(contains(peer.receive_message(kFailure), expected));

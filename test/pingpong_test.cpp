@@ -28,7 +28,7 @@ TEST_CASE("In every mode every byte arrives, and the last line says so", "[pingp
         CapturedProcess program(
             pingpong(mode + Arguments{"--sizes", "1,4,63,4097,64K", "--iterations", "20", "--warmup", "2"}));
         CHECK(program.finish(kPatienceSeconds) == 0);
-        CHECK(program.err() == "");
+        CHECK(said_in(program.err()).empty());
         const std::vector<std::string> lines = lines_of(program.out());
         CAPTURE(program.out());
         REQUIRE(lines.size() == 1 + 2 + 5 + 1);
@@ -46,7 +46,7 @@ TEST_CASE("With --json stdout is one document and the first line is on stderr", 
     FABRICMEM_DRIVER_OR_SKIP(driver);
     CapturedProcess program(pingpong({"--json", "--sizes", "4,1K", "--iterations", "10"}));
     CHECK(program.finish(kPatienceSeconds) == 0);
-    CHECK(lines_of(program.err()).size() == 1);
+    CHECK(said_in(program.err()).size() == 1);
     CHECK(contains(program.err(), " driver, device 0"));
 
     const auto document = nlohmann::json::parse(program.out());
@@ -70,10 +70,19 @@ TEST_CASE("Auto takes the emulated driver where there is no GPU and says what th
     CapturedProcess program({FABRICMEM_PINGPONG, "--sizes", "4", "--iterations", "2", "--json"});
     CHECK(program.finish(kPatienceSeconds) == 0);
     ::unsetenv("CUDA_VISIBLE_DEVICES");
-    CHECK(lines_of(program.err()).size() == 1);
+    CHECK(said_in(program.err()).size() == 1);
     CHECK(contains(program.err(), "emulated driver"));
     CHECK(contains(program.err(), "the real driver was not taken: "));
     CHECK(nlohmann::json::parse(program.out())["real_driver_answer"].is_string());
+}
+
+TEST_CASE("Auto takes the real driver where a probe of it succeeds", "[pingpong][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    CapturedProcess program({FABRICMEM_PINGPONG, "--sizes", "4", "--iterations", "2"});
+    CHECK(program.finish(kPatienceSeconds) == 0);
+    if (!testing_cuda()) return;  // what it takes then is this machine's
+    CHECK(contains(lines_of(program.out()).at(0), "cuda driver"));
+    CHECK_FALSE(contains(lines_of(program.out()).at(0), "not taken"));
 }
 
 TEST_CASE("Two sides started by hand meet at the port that the listener prints", "[pingpong][each]") {
@@ -99,7 +108,7 @@ TEST_CASE("The peer can have another device", "[pingpong]") {
 TEST_CASE("A device that is not there is one line on stderr and exit code 1", "[pingpong]") {
     CapturedProcess own({FABRICMEM_PINGPONG, "--driver", "emulated", "--device", "99"});
     CHECK(own.finish(kPatienceSeconds) == 1);
-    CHECK(lines_of(own.err()).size() == 1);
+    CHECK(said_in(own.err()).size() == 1);
 
     CapturedProcess peers({FABRICMEM_PINGPONG, "--driver", "emulated", "--peer-device", "99", "--json"});
     CHECK(peers.finish(kPatienceSeconds) == 1);
@@ -151,7 +160,7 @@ TEST_CASE("A wrong option is one line that names it and exit code 2", "[pingpong
         CapturedProcess program(Arguments{FABRICMEM_PINGPONG} + arguments);
         CHECK(program.finish(kPatienceSeconds) == 2);
         CHECK(program.out() == "");
-        CHECK(lines_of(program.err()).size() == 1);
+        CHECK(said_in(program.err()).size() == 1);
         CHECK(contains(program.err(), named));
     }
 }

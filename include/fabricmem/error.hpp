@@ -43,7 +43,8 @@ struct ErrorDetails {
     std::string identity{};   ///< for imports: who exported and who imports
 };
 
-/// Thrown by everything above the Driver seam, and the only thing thrown there besides std::bad_alloc. Copies are
+/// Thrown by everything above the Driver seam, and the only thing thrown there besides std::bad_alloc and what a
+/// callback of the caller's throws. Copies are
 /// cheap and do not throw.
 class FABRICMEM_API Error : public std::runtime_error {
 public:

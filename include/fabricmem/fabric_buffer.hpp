@@ -90,7 +90,7 @@ struct ImportOptions {
 };
 
 /// What the two owners share: one whole allocation, mapped at one address. Movable, not copyable; empty when moved from
-/// or closed: then address() is null, sizes are 0, and blob() and location() throw Error{closed}.
+/// or closed: then address() is null, sizes are 0, and blob(), location() and access() throw Error{closed}.
 ///
 /// Threads: const members may be called from many threads at once; a move, close() or the destructor by one thread
 /// while no other uses the object. Different objects need no lock.
@@ -180,9 +180,10 @@ public:
     /// Imports the blob's allocation, maps it whole, and points to the blob's range. Blocks for as long as the driver
     /// does: importing from another node asks the IMEX daemon, which can wait without limit for a lost peer.
     ///
-    /// Throws Error, with both sides' identity: bad_blob and unsupported (wrong kind, size or version) before any
-    /// driver call; bad_argument, peer_gone, not_permitted (another IMEX channel), foreign_domain, system (no IMEX
-    /// daemon), out_of_memory, driver.
+    /// Throws Error: bad_blob and unsupported (a wrong kind or size) before any driver call, but for a bare handle,
+    /// whose granularity is asked for first; bad_argument. Where a call of the import failed, with both sides'
+    /// identity: peer_gone, not_permitted (another IMEX channel), foreign_domain, system (no IMEX daemon),
+    /// out_of_memory, closed (at exit, after the driver's end), driver.
     ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = {});
     ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept;
     ImportedFabricBuffer& operator=(ImportedFabricBuffer&&) noexcept;

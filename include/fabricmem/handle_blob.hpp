@@ -60,7 +60,7 @@ struct FABRICMEM_API HandleBlob {
     std::uint64_t mapped_bytes = 0;              ///< the whole allocation, which is what has to be mapped
     std::uint64_t offset = 0;                    ///< of the range that is meant, from the allocation's start, in bytes
     std::uint64_t bytes = 0;                     ///< of the range that is meant, in bytes
-    std::optional<std::uint64_t> granularity{};  ///< bytes; mapped_bytes is a multiple of it
+    std::optional<std::uint64_t> granularity{};  ///< bytes, a power of two; mapped_bytes is a multiple of it
     std::optional<bool> rdma{};                  ///< whether the memory is GPUDirect RDMA capable
     std::optional<std::uint64_t> created_ns{};   ///< nanoseconds since 1970-01-01 UTC, by the exporter's clock
 

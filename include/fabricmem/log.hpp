@@ -21,7 +21,7 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 FABRICMEM_API void set_log_sink(LogSink sink);
 
 /// Messages below this level are dropped before they are formatted. Default: warning. Thread-safe. The bytes of a
-/// handle are logged at debug and trace alone: whoever has them can map the memory.
+/// handle are never logged above debug, since whoever has them can map the memory; this version logs them nowhere.
 FABRICMEM_API void set_log_level(LogLevel level) noexcept;
 
 }  // namespace fabricmem

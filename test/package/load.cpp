@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prints how many microseconds dlopen of argv[1] takes. A process of its own each time, as a second dlopen finds it
-// loaded. loaded.
+// loaded.
 #include <chrono>
 #include <cstdio>
 

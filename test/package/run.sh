@@ -42,7 +42,7 @@ for kind in static shared; do
     shared=OFF
     [ $kind = static ] || shared=ON
     configure "$source_dir" "$scratch/$kind" -DBUILD_SHARED_LIBS=$shared -DFABRICMEM_BUILD_TESTS=OFF \
-        -DFABRICMEM_BUILD_EXAMPLES=OFF -DFABRICMEM_BUILD_TOOLS=OFF \
+        -DFABRICMEM_BUILD_EXAMPLES=OFF -DFABRICMEM_BUILD_TOOLS=OFF -DFABRICMEM_WARNINGS_AS_ERRORS=ON \
         -DCMAKE_INSTALL_PREFIX="$scratch/first-$kind"
     build "$scratch/$kind"
     rm -rf "$scratch/first-$kind" "$scratch/prefix-$kind"

@@ -10,8 +10,11 @@
 #include <exception>
 #include <iostream>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <sstream>
+
+#include <fabricmem/log.hpp>
 
 #include "support/driver_under_test.hpp"
 
@@ -178,6 +181,17 @@ std::string do_become_user(Driver&, std::istringstream& words) {
     return std::to_string(::setuid(user));
 }
 
+// logged TEXT: whether the library has logged that since the start.
+std::mutex g_log_mutex;
+std::string g_log;
+
+std::string do_logged(Driver&, std::istringstream& words) {
+    std::string text;
+    std::getline(words >> std::ws, text);
+    const std::lock_guard lock(g_log_mutex);
+    return answer(CUDA_SUCCESS, g_log.find(text) != std::string::npos ? "yes" : "no");
+}
+
 // exit-alive: exit() with a driver in a static and work that waits for ever.
 std::shared_ptr<Driver> g_survivor;
 
@@ -205,6 +219,7 @@ const std::map<std::string, Command> kCommands{
     {"undumpable", do_undumpable},
     {"become-user", do_become_user},
     {"exit-alive", do_exit_alive},
+    {"logged", do_logged},
 };
 
 int serve(const std::map<std::string, std::string>& options) {
@@ -228,6 +243,10 @@ int serve(const std::map<std::string, std::string>& options) {
 
 int main(int argc, char** argv) {
     ::alarm(300);  // no test lasts that long: an orphan ends
+    set_log_sink([](LogLevel, std::string_view line) {
+        const std::lock_guard lock(g_log_mutex);
+        g_log.append(line).append("\n");
+    });
     std::map<std::string, std::string> options;
     for (int i = 1; i + 1 < argc; i += 2) options[argv[i]] = argv[i + 1];
     try {
