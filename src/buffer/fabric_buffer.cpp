@@ -30,8 +30,8 @@ struct Plan {
     CUmemAllocationProp properties{};
     std::uint64_t mapped_bytes = 0;
     std::uint64_t alignment = 0;
-    std::vector<int> devices;      // where the caller names some
-    detail::AccessRequest access;  // points into `facts` or `devices`
+    Access access;
+    HostAccess host = HostAccess::none;
 };
 
 [[noreturn]] void refuse(std::string what) {
@@ -56,15 +56,13 @@ std::shared_ptr<const MemoryFacts> facts_for(Driver& driver, const FabricBufferO
 
 void plan_access(Plan& plan, const FabricBufferOptions& options) {
     plan.access.permission = options.permission;
-    plan.access.host = options.host_access;
-    if (!plan.facts->location.is_host() && options.host_access == HostAccess::automatic)
-        plan.access.host = HostAccess::none;
-    plan.access.devices = plan.facts->devices;
-    if (options.access.has_value()) {
-        plan.devices = detail::checked_devices(*options.access, plan.facts->topology->devices.size());
-        plan.access.devices = plan.devices;
-    }
-    if (plan.access.devices.empty() && plan.access.host == HostAccess::none) refuse("an access list that names nobody");
+    plan.host = options.host_access;
+    if (!plan.facts->location.is_host() && options.host_access == HostAccess::automatic) plan.host = HostAccess::none;
+    plan.access.host = plan.host != HostAccess::none;
+    plan.access.devices = options.access.has_value()
+                              ? detail::checked_devices(*options.access, plan.facts->topology->devices.size())
+                              : plan.facts->devices;
+    if (plan.access.empty()) refuse("an access list that names nobody");
 }
 
 Plan make_plan(Driver& driver, std::uint64_t bytes, const FabricBufferOptions& options) {
@@ -118,6 +116,7 @@ std::uint64_t now_ns() noexcept {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// All but what the driver answers.
 void fill_blob(BufferParts& parts, const Plan& plan, std::uint64_t bytes, const FabricBufferOptions& options) {
     HandleBlob& blob = parts.blob;
     blob = plan.facts->blob;
@@ -127,47 +126,46 @@ void fill_blob(BufferParts& parts, const Plan& plan, std::uint64_t bytes, const 
     blob.generation = options.generation;
     blob.mapped_bytes = plan.mapped_bytes;
     blob.bytes = bytes;
-    blob.rdma = parts.rdma;
     blob.created_ns = now_ns();
 }
 
 // The permission that the mapping ends with; setting memory needs to write to it first.
-void give_access(BufferParts& parts, const Plan& plan, const FabricBufferOptions& options, const CallContext& about) {
+void give_access(BufferParts& parts, HostAccess host, Zeroing zeroing, const CallContext& about) {
     const detail::Range& whole = parts.range.get();
-    if (options.zeroing == Zeroing::none) {
-        parts.access = detail::grant_access(*parts.driver, whole, plan.access, about);
+    if (zeroing == Zeroing::none) {
+        detail::grant_access(*parts.driver, whole, parts.access, host, about);
         return;
     }
-    detail::AccessRequest writable = plan.access;
-    writable.permission = Permission::read_write;
-    parts.access = detail::grant_access(*parts.driver, whole, writable, about);
-    detail::zero(parts, plan.facts->location.is_host() ? -1 : plan.facts->location.index());
-    if (plan.access.permission == Permission::read_only) {
-        detail::AccessRequest rest{parts.access.devices, parts.access.host ? plan.access.host : HostAccess::none,
-                                   Permission::read_only};
-        parts.access = detail::grant_access(*parts.driver, whole, rest, about);
-    }
+    const Permission wanted = std::exchange(parts.access.permission, Permission::read_write);
+    detail::grant_access(*parts.driver, whole, parts.access, host, about);
+    detail::zero(parts, parts.location.is_host() ? -1 : parts.location.index());
+    if (wanted == Permission::read_write) return;
+    parts.access.permission = wanted;
+    detail::grant_access(*parts.driver, whole, parts.access, host, about);
 }
 
+// Whatever can be done before memory is created is done then: creating host memory empties the CPU's caches.
 std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options) {
     detail::check_driver(driver);
-    const Plan plan = make_plan(*driver, bytes, options);
+    Plan plan = make_plan(*driver, bytes, options);
     const CallContext about{.call = {}, .bytes = plan.mapped_bytes, .location = plan.facts->location};
     auto parts = std::make_unique<BufferParts>(std::move(driver));
     Driver& calls = *parts->driver;
     parts->location = plan.facts->location;
     parts->granularity = plan.facts->granularity;
+    parts->access = std::move(plan.access);
+    fill_blob(*parts, plan, bytes, options);
     parts->range = detail::reserve(calls, plan.mapped_bytes, plan.alignment, about);
     parts->allocation = detail::create(calls, plan.mapped_bytes, plan.properties);
     parts->mapping = detail::map(calls, parts->range.get(), parts->allocation.get(), about);
-    give_access(*parts, plan, options, about);
+    give_access(*parts, plan.host, options.zeroing, about);
     read_back(*parts, options, about);
-    fill_blob(*parts, plan, bytes, options);
+    parts->blob.rdma = parts->rdma;
     detail::check(
         calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
                                              CU_MEM_HANDLE_TYPE_FABRIC, 0),
         calls, {.call = "cuMemExportToShareableHandle", .bytes = plan.mapped_bytes, .location = plan.facts->location});
-    parts->retire_address = options.retire_address;
+    parts->retire_address = options.retire_address;  // not before: a failure until here gave nobody the address
     if (options.on_make) options.on_make(parts->info());
     parts->before_tear_down = std::move(options.before_tear_down);
     return parts;

@@ -19,8 +19,8 @@ struct ImportPlan {
     Location location = Location::device(-1);
     std::uint64_t granularity = 0;
     std::uint64_t alignment = 0;
-    std::vector<int> devices;
-    detail::AccessRequest access;  // points into `devices`
+    Access access;
+    HostAccess host = HostAccess::none;
 };
 
 // What can be told from the blob alone, before any driver call.
@@ -68,12 +68,13 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     ImportPlan plan;
     plan.location = location_here(blob, *topology);
     plan.access.permission = options.permission;
-    plan.access.host = options.host_access;
-    if (!plan.location.is_host() && options.host_access == HostAccess::automatic) plan.access.host = HostAccess::none;
-    plan.devices = options.access.has_value() ? detail::checked_devices(*options.access, topology->devices.size())
-                                              : default_devices(*topology, plan.location);
-    plan.access.devices = plan.devices;
-    if (plan.access.devices.empty() && plan.access.host == HostAccess::none) {
+    plan.host = options.host_access;
+    if (!plan.location.is_host() && options.host_access == HostAccess::automatic) plan.host = HostAccess::none;
+    plan.access.host = plan.host != HostAccess::none;
+    plan.access.devices = options.access.has_value()
+                              ? detail::checked_devices(*options.access, topology->devices.size())
+                              : default_devices(*topology, plan.location);
+    if (plan.access.empty()) {
         throw Error({.kind = ErrorKind::bad_argument, .subject = "an access list that names nobody"});
     }
     plan.granularity =
@@ -98,13 +99,14 @@ std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const Handle
     parts->granularity = plan.granularity;
     parts->kinds = HandleKind::fabric;
     parts->rdma = blob.rdma.value_or(false);
+    parts->access = std::move(plan.access);
     parts->blob = blob;
     const CallContext about{
         .call = {}, .bytes = blob.mapped_bytes, .location = plan.location, .imported = &parts->blob};
     parts->range = detail::reserve(calls, blob.mapped_bytes, plan.alignment, about);
     parts->allocation = detail::import_fabric(calls, blob, about);
     parts->mapping = detail::map(calls, parts->range.get(), parts->allocation.get(), about);
-    parts->access = detail::grant_access(calls, parts->range.get(), plan.access, about);
+    detail::grant_access(calls, parts->range.get(), parts->access, plan.host, about);
     return parts;
 }
 

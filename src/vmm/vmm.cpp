@@ -2,6 +2,8 @@
 #include "vmm/vmm.hpp"
 
 #include <array>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "log/log.hpp"
@@ -55,24 +57,24 @@ bool grant_one(Driver& driver, const Range& range, const CUmemAccessDesc& desc, 
     return false;
 }
 
-Access grant_one_by_one(Driver& driver, const Range& range, const AccessRequest& request, const CallContext& about) {
+Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked, HostAccess host,
+                        const CallContext& about) {
     OneByOne so_far;
-    so_far.granted.permission = request.permission;
-    for (const int device : request.devices) {
-        const CUmemAccessDesc desc = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, device, request.permission);
+    so_far.granted.permission = asked.permission;
+    for (const int device : asked.devices) {
+        const CUmemAccessDesc desc = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, device, asked.permission);
         (grant_one(driver, range, desc, so_far, about) ? so_far.granted.devices : so_far.refused).push_back(device);
     }
-    const bool host_asked = request.host != HostAccess::none;
-    if (host_asked) {
+    if (asked.host) {
         so_far.granted.host =
-            grant_one(driver, range, descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission), so_far, about);
+            grant_one(driver, range, descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, asked.permission), so_far, about);
     }
     if (so_far.granted.empty()) raise(so_far.first_refusal, driver, about);
-    if (request.host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
+    if (host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
     log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to{}{}; granted: {}", range.bytes,
         static_cast<int>(so_far.first_refusal),
         so_far.refused.empty() ? std::string() : formatted(" devices {}", joined(so_far.refused, ",")),
-        host_asked && !so_far.granted.host ? " the host" : "", to_string(so_far.granted));
+        asked.host && !so_far.granted.host ? " the host" : "", to_string(so_far.granted));
     return so_far.granted;
 }
 
@@ -105,24 +107,21 @@ Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle han
     return {driver, range};
 }
 
-Access grant_access(Driver& driver, const Range& range, const AccessRequest& request, const CallContext& about) {
+void grant_access(Driver& driver, const Range& range, Access& access, HostAccess host, const CallContext& about) {
     std::array<CUmemAccessDesc, 17> few;  // no allocation for a node of 16 devices
     std::vector<CUmemAccessDesc> many;
-    const std::size_t count = request.devices.size() + (request.host != HostAccess::none ? 1 : 0);
+    const std::size_t count = access.devices.size() + (access.host ? 1 : 0);
     if (count > few.size()) many.resize(count);
     const std::span<CUmemAccessDesc> descs(count > few.size() ? many.data() : few.data(), count);
-    for (std::size_t i = 0; i < request.devices.size(); ++i)
-        descs[i] = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, request.devices[i], request.permission);
-    if (request.host != HostAccess::none) descs.back() = descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, request.permission);
+    for (std::size_t i = 0; i < access.devices.size(); ++i)
+        descs[i] = descriptor(CU_MEM_LOCATION_TYPE_DEVICE, access.devices[i], access.permission);
+    if (access.host) descs.back() = descriptor(CU_MEM_LOCATION_TYPE_HOST, 0, access.permission);
 
-    const CallContext call = with_call(about, "cuMemSetAccess", range.bytes);
     const CUresult result = driver.mem_set_access(range.address, range.bytes, descs.data(), descs.size());
-    if (result == CUDA_SUCCESS) {
-        return {std::vector<int>(request.devices.begin(), request.devices.end()), request.host != HostAccess::none,
-                request.permission};
-    }
+    if (result == CUDA_SUCCESS) return;
+    const CallContext call = with_call(about, "cuMemSetAccess", range.bytes);
     if (!is_refusal(result) || descs.size() < 2) raise(result, driver, call);
-    return grant_one_by_one(driver, range, request, call);
+    access = grant_one_by_one(driver, range, access, host, call);
 }
 
 }  // namespace fabricmem::detail

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <span>
 
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/types.hpp>
@@ -20,17 +19,11 @@ namespace fabricmem::detail {
 [[nodiscard]] Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle handle,
                           const CallContext& about);
 
-/// Who is to get access to a mapping.
-struct AccessRequest {
-    std::span<const int> devices;  // ordinals that exist, ascending, no duplicates
-    HostAccess host = HostAccess::none;
-    Permission permission = Permission::read_write;
-};
-
-/// One set-access call for all; where the driver refuses that, one for each, and who is refused then is left out and
-/// named in the log. Throws where nobody is left, where required host access is refused, and for any failure that is
-/// not a refusal (out of memory takes nobody's access away silently).
-[[nodiscard]] Access grant_access(Driver& driver, const Range& range, const AccessRequest& request,
-                                  const CallContext& about);
+/// Gives access to the mapping: `access` names who is to get it (ordinals that exist, ascending, no duplicates; the
+/// host where `host` is not none) and afterwards who got it. One set-access call for all; where the driver refuses
+/// that, one for each, and who is refused then is left out and named in the log. Throws where nobody is left, where
+/// required host access is refused, and for any failure that is not a refusal (out of memory takes nobody's access away
+/// silently).
+void grant_access(Driver& driver, const Range& range, Access& access, HostAccess host, const CallContext& about);
 
 }  // namespace fabricmem::detail
