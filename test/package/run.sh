@@ -89,12 +89,14 @@ for kind in static shared; do
     unset PKG_CONFIG_PATH LD_LIBRARY_PATH
 done
 
-step "add_subdirectory"
-out=$scratch/add_subdirectory
-configure "$here/add_subdirectory" "$out" -DFABRICMEM_SOURCE_DIR="$source_dir"
-build "$out"
-check_compile_lines "$out"
-for program in core seam emulated; do run "$out/$program"; done
+for shared in OFF ON; do
+    step "add_subdirectory, BUILD_SHARED_LIBS=$shared"
+    out=$scratch/add_subdirectory-$shared
+    configure "$here/add_subdirectory" "$out" -DFABRICMEM_SOURCE_DIR="$source_dir" -DBUILD_SHARED_LIBS=$shared
+    build "$out"
+    check_compile_lines "$out"
+    for program in core seam emulated; do run "$out/$program"; done
+done
 
 nvcc=$(command -v nvcc || { [ ! -x /usr/local/cuda/bin/nvcc ] || echo /usr/local/cuda/bin/nvcc; })
 if [ -n "$nvcc" ]; then
@@ -102,9 +104,23 @@ if [ -n "$nvcc" ]; then
     (cd "$source_dir/include" && printf '#include <%s>\n' fabricmem/*.hpp) >"$scratch/headers.cu"
     quietly "$nvcc" -std=c++20 -x cu -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow,-Werror \
         -I "$source_dir/include" -c "$scratch/headers.cu" -o "$scratch/headers.o"
+    step "nvcc: a consumer of the static package"
+    pkg_config_dir=$(dirname "$(find "$scratch/prefix-static" -name fabricmem.pc)")
+    for pair in core:fabricmem seam:fabricmem-driver emulated:fabricmem-emulated; do
+        program=${pair%%:*}
+        read -ra words <<<"$(PKG_CONFIG_PATH=$pkg_config_dir pkg-config --static --cflags --libs "${pair##*:}" | sed 's/-pthread//g')"
+        quietly "$nvcc" -std=c++20 -x cu -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow,-Werror,-pthread \
+            "$here/$program.cpp" -o "$scratch/nvcc-$program" "${words[@]}"
+        run "$scratch/nvcc-$program"
+    done
 else
     step "nvcc: SKIPPED, there is none here"
 fi
+
+step "presets configure"
+for preset in dev tsan release; do
+    (cd "$source_dir" && quietly cmake --preset "$preset" --fresh -B "$scratch/preset-$preset")
+done
 
 step "shared libraries: exports, needs, size"
 quietly "$CXX" "${warnings[@]}" "$here/load.cpp" -o "$scratch/load" -ldl
