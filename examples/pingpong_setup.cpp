@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <fabricmem/emulated_driver.hpp>
+#include <fabricmem/fault_driver.hpp>
 
 #include "pingpong_text.hpp"
 
@@ -36,19 +37,23 @@ fabricmem::Location location_of(Place place, int device) noexcept {
 }
 
 ChosenDriver choose_driver(DriverChoice choice, const fabricmem::Location& location) {
-    if (choice == DriverChoice::cuda) return {.driver = fabricmem::make_cuda_driver()};
-    if (choice == DriverChoice::emulated) return {.driver = make_emulated()};
+    // FABRICMEM_FAULTS makes calls of either driver fail, for those who want to see what is said then.
+    const auto with_faults = [](std::shared_ptr<fabricmem::Driver> driver) {
+        return fabricmem::with_faults_from_environment(std::move(driver));
+    };
+    if (choice == DriverChoice::cuda) return {.driver = with_faults(fabricmem::make_cuda_driver())};
+    if (choice == DriverChoice::emulated) return {.driver = with_faults(make_emulated())};
 
     std::string refused;
     try {
-        std::shared_ptr<fabricmem::Driver> cuda = fabricmem::make_cuda_driver();
+        std::shared_ptr<fabricmem::Driver> cuda = with_faults(fabricmem::make_cuda_driver());
         const fabricmem::ProbeResult probed = fabricmem::probe(cuda, location);
         if (probed.usable()) return {.driver = std::move(cuda)};
         refused = probed.why_not->what();
     } catch (const fabricmem::Error& error) {
         refused = error.what();
     }
-    return {.driver = make_emulated(), .refused = std::move(refused)};
+    return {.driver = with_faults(make_emulated()), .refused = std::move(refused)};
 }
 
 std::string device_name(fabricmem::Driver& driver, int ordinal) {
