@@ -28,6 +28,7 @@ TEST_CASE("The bench measures every case, library beside raw", "[bench][each]") 
     const auto document = nlohmann::json::parse(program.out());
     CHECK(document["driver"].get<std::string>() == (testing_cuda() ? "cuda" : "emulated"));
     CHECK(document["caveat"].is_null() == testing_cuda());
+    CHECK(document["context"].get<std::string>() == "held");
     std::set<std::string> names;
     for (const auto& result : document["results"]) {
         const auto name = result["name"].get<std::string>();
@@ -36,6 +37,8 @@ TEST_CASE("The bench measures every case, library beside raw", "[bench][each]") 
         CHECK(result["library"]["run_medians_us"].size() == 2);
         CHECK(result["library"]["least_us"].get<double>() <= result["library"]["most_us"].get<double>());
         if (name != "blob") CHECK(result["raw"]["median_us"].get<double>() > 0);
+        const bool in_turns = name.rfind("lifecycle", 0) == 0 || name.rfind("import", 0) == 0;
+        if (in_turns) CHECK(result["difference"]["run_medians_us"].size() == 2);
     }
     CHECK(names == std::set<std::string>{"blob", "lifecycle/device", "lifecycle/host", "import own/device",
                                          "import own/host", "import/device", "import/host", "pingpong stream/device",
@@ -44,8 +47,10 @@ TEST_CASE("The bench measures every case, library beside raw", "[bench][each]") 
 }
 
 TEST_CASE("The bench takes one case alone and answers a wrong option with one line", "[bench]") {
-    CapturedProcess alone({FABRICMEM_BENCH, "--driver", "emulated", "--only", "lifecycle", "--rounds", "2"});
+    CapturedProcess alone(
+        {FABRICMEM_BENCH, "--driver", "emulated", "--only", "lifecycle", "--rounds", "2", "--context", "none"});
     CHECK(alone.finish(kPatienceSeconds) == 0);
+    CHECK(contains(alone.out(), "no context is held"));
     CHECK(contains(alone.out(), "caveat: not a real driver"));
     CHECK(contains(alone.out(), "lifecycle/host"));
     CHECK_FALSE(contains(alone.out(), "import"));

@@ -11,6 +11,7 @@
 #include "bench/cases.hpp"
 #include "bench/options.hpp"
 #include "bench/report.hpp"
+#include "pingpong_gpu.hpp"
 #include "pingpong_process.hpp"
 #include "pingpong_setup.hpp"
 #include "pingpong_text.hpp"
@@ -21,12 +22,20 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{300};  // of each wait for the other process: a case of many rounds takes long
 
+/// Null where no context is wanted.
+std::unique_ptr<const pingpong::CurrentContext> hold_context(const std::shared_ptr<fabricmem::Driver>& driver,
+                                                             const Options& options) {
+    if (options.context == Context::none) return nullptr;
+    return std::make_unique<const pingpong::CurrentContext>(driver, options.device);
+}
+
 /// The second process: does its part of the same cases, in the same order. Returns the exit code.
 int serve(const Options& options) {
     const pingpong::Deadline deadline(kTimeout);
     pingpong::Control control(pingpong::connect_to({.port = options.connect_port}, deadline), kTimeout);
     try {
         const auto driver = pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
+        const auto context = hold_context(driver, options);
         if (options.wants("import")) serve_import(driver, options, control);
         if (options.wants("pingpong")) serve_pingpong(driver, options, control);
         return 0;
@@ -37,10 +46,12 @@ int serve(const Options& options) {
 }
 
 std::vector<std::string> serving_arguments(const Options& options, std::string_view driver, std::uint16_t port) {
-    std::vector<std::string> arguments{
-        "--connect-port", std::to_string(port),           "--driver", std::string(driver),
-        "--device",       std::to_string(options.device), "--rounds", std::to_string(options.rounds),
-        "--runs",         std::to_string(options.runs)};
+    std::vector<std::string> arguments{"--connect-port", std::to_string(port),
+                                       "--driver",       std::string(driver),
+                                       "--device",       std::to_string(options.device),
+                                       "--rounds",       std::to_string(options.rounds),
+                                       "--runs",         std::to_string(options.runs),
+                                       "--context",      options.context == Context::held ? "held" : "none"};
     if (!options.only.empty()) arguments.insert(arguments.end(), {"--only", options.only});
     return arguments;
 }
@@ -62,6 +73,7 @@ void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Optio
 void run(const Options& options) {
     const pingpong::ChosenDriver chosen =
         pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device));
+    const auto context = hold_context(chosen.driver, options);
     const Setting setting = setting_of(*chosen.driver, options.device, chosen.refused);
     const bool table = !options.json || !options.json_file.empty();
     if (table) print_setting(setting, options);

@@ -30,6 +30,9 @@ struct Comparison {
     std::string what;
     Series library{};
     std::optional<Series> raw{};
+    /// Library less raw, round by round: what drifts meets both of a round alike, so this tells microseconds apart
+    /// where the calls themselves vary by hundreds.
+    std::optional<Series> difference{};
 };
 
 /// How much of what is measured: `runs` runs of `rounds` rounds.
@@ -50,9 +53,11 @@ template <class Library, class Raw>
 void measure_in_turns(const Amount& amount, Comparison& comparison, Library&& library, Raw&& raw) {
     constexpr std::uint32_t kWarmup = 20;
     comparison.raw.emplace();
+    comparison.difference.emplace();
     for (std::uint32_t run = 0; run < amount.runs; ++run) {
         std::vector<double> library_us;
         std::vector<double> raw_us;
+        std::vector<double> difference_us;
         for (std::uint32_t round = 0; round < kWarmup + amount.rounds; ++round) {
             const bool library_first = round % 2 == 0;
             const double first = library_first ? time_us(library) : time_us(raw);
@@ -60,9 +65,11 @@ void measure_in_turns(const Amount& amount, Comparison& comparison, Library&& li
             if (round < kWarmup) continue;
             library_us.push_back(library_first ? first : second);
             raw_us.push_back(library_first ? second : first);
+            difference_us.push_back(library_us.back() - raw_us.back());
         }
         comparison.library.run_medians_us.push_back(median_of(std::move(library_us)));
         comparison.raw->run_medians_us.push_back(median_of(std::move(raw_us)));
+        comparison.difference->run_medians_us.push_back(median_of(std::move(difference_us)));
     }
 }
 

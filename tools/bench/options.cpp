@@ -16,12 +16,16 @@ constexpr std::array kNames{Word<std::string_view>{"lifecycle", "lifecycle"},
                             Word<std::string_view>{"import", "import"}, Word<std::string_view>{"blob", "blob"},
                             Word<std::string_view>{"pingpong", "pingpong"}};
 
+constexpr std::array kContexts{Word<Context>{"held", Context::held}, Word<Context>{"none", Context::none}};
+
 using Row = pingpong::OptionRow<Options>;
 const std::array kRows{
     Row{"--driver", "auto|cuda|emulated", "auto: the real driver where it has fabric memory, else the emulated one",
         [](Options& options, std::string_view text) { options.driver = pingpong::driver_choice_of(text); }},
     Row{"--device", "N", "the GPU, of both processes (default: 0)",
         [](Options& options, std::string_view text) { options.device = number_of(text, 0, 1023); }},
+    Row{"--context", "held|none", "whether the processes hold a context of the GPU (default: held)",
+        [](Options& options, std::string_view text) { options.context = pingpong::meaning_of(text, kContexts); }},
     Row{"--only", "NAME", "lifecycle, import, blob or pingpong",
         [](Options& options, std::string_view text) { options.only = pingpong::meaning_of(text, kNames); }},
     Row{"--rounds", "N", "rounds of a run (default: 1000)",

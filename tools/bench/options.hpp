@@ -11,9 +11,14 @@
 
 namespace bench {
 
+/// Whether the processes hold the device's primary context while memory is made and imported. Without one the driver
+/// makes set-access and unmap 30 times slower (docs/hardware.md), which no program that computes meets.
+enum class Context : std::uint8_t { held, none };
+
 struct Options {
     pingpong::DriverChoice driver = pingpong::DriverChoice::automatic;
     int device = 0;
+    Context context = Context::held;
     std::string only{};  ///< empty: all
     std::uint32_t rounds = 1000;
     std::uint32_t runs = 5;

@@ -52,6 +52,15 @@ std::string spread_text(const Series& series) {
     return pingpong::formatted("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
 }
 
+std::string difference_text(const Comparison& comparison) {
+    if (!comparison.difference) {
+        return pingpong::formatted("{:+.3f}", comparison.library.median() - comparison.raw->median());
+    }
+    const Series& difference = *comparison.difference;
+    return pingpong::formatted("{:+.3f} ({:+.3f}..{:+.3f})", difference.median(), difference.least(),
+                               difference.most());
+}
+
 Json to_json(const Series& series) {
     return {{"median_us", series.median()},
             {"least_us", series.least()},
@@ -63,7 +72,7 @@ Json to_json(const Comparison& comparison) {
     Json json{{"name", comparison.name}, {"what", comparison.what}, {"library", to_json(comparison.library)}};
     if (comparison.raw) {
         json["raw"] = to_json(*comparison.raw);
-        json["difference_us"] = comparison.library.median() - comparison.raw->median();
+        if (comparison.difference) json["difference"] = to_json(*comparison.difference);
         json["ratio"] = comparison.library.median() / comparison.raw->median();
     }
     return json;
@@ -102,18 +111,19 @@ void print_setting(const Setting& setting, const Options& options) {
                     setting.date);
     if (!setting.refused.empty()) pingpong::print(stdout, "the real driver was not taken: {}\n", setting.refused);
     if (!setting.caveat.empty()) pingpong::print(stdout, "caveat: {}\n", setting.caveat);
+    if (options.context == Context::none) pingpong::print(stdout, "no context is held while memory is made\n");
     pingpong::print(stdout,
                     "microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
                     options.runs, options.rounds);
-    pingpong::print(stdout, "{:<22} {:>32} {:>32} {:>10} {:>7}\n", "", "library", "raw", "difference", "ratio");
+    pingpong::print(stdout, "difference: of each round, where library and raw take turns; else of the medians\n");
+    pingpong::print(stdout, "{:<22} {:>32} {:>32} {:>26} {:>7}\n", "", "library", "raw", "difference", "ratio");
     std::fflush(stdout);
 }
 
 void print_row(const Comparison& comparison) {
     pingpong::print(stdout, "{:<22} {:>32}", comparison.name, spread_text(comparison.library));
     if (comparison.raw) {
-        pingpong::print(stdout, " {:>32} {:>+10.3f} {:>7.3f}", spread_text(*comparison.raw),
-                        comparison.library.median() - comparison.raw->median(),
+        pingpong::print(stdout, " {:>32} {:>26} {:>7.3f}", spread_text(*comparison.raw), difference_text(comparison),
                         comparison.library.median() / comparison.raw->median());
     }
     pingpong::print(stdout, "\n");
@@ -126,6 +136,7 @@ void print_json(const Setting& setting, const Options& options, const std::vecto
                   {"driver", setting.driver},
                   {"driver_version", setting.driver_version},
                   {"device", setting.device},
+                  {"context", options.context == Context::held ? "held" : "none"},
                   {"caveat", setting.caveat.empty() ? Json() : Json(setting.caveat)},
                   {"real_driver_answer", setting.refused.empty() ? Json() : Json(setting.refused)},
                   {"rounds", options.rounds},
