@@ -22,8 +22,13 @@ else()
         $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
 endif()
 
-# fabricmem_use_header_only(<target>): fmt, spdlog and nlohmann/json for <target>, for nobody who links it.
+# fabricmem_use_header_only(<target>): fmt, spdlog and nlohmann/json for <target>, for nobody who links it. Their namespaces
+# get names of our own: a static library can't hide what it instantiates, and a consumer's fmt may be another version.
 function(fabricmem_use_header_only target)
     target_include_directories(${target} SYSTEM PRIVATE ${fabricmem_header_only_dirs})
-    target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL)
+    target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL
+        fmt=fabricmem_fmt spdlog=fabricmem_spdlog nlohmann=fabricmem_nlohmann)
+    if(fabricmem_precompiled)
+        target_precompile_headers(${target} REUSE_FROM ${fabricmem_precompiled})
+    endif()
 endfunction()

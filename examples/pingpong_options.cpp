@@ -175,7 +175,10 @@ std::string help_text() {
 
 std::string sizes_text(const std::vector<std::size_t>& sizes) {
     std::string text;
-    for (const std::size_t size : sizes) text += (text.empty() ? "" : ",") + std::to_string(size);
+    for (const std::size_t size : sizes) {
+        if (!text.empty()) text += ',';
+        text += std::to_string(size);
+    }
     return text;
 }
 

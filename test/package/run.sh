@@ -52,6 +52,12 @@ for kind in static shared; do
     if grep -rlE --include='*.cmake' --include='*.pc' "first-$kind|$source_dir" "$prefix"; then
         fail "the files above name where the package was built or installed"
     fi
+    for archive in "$prefix"/lib*/*.a "$prefix"/lib*/*/*.a; do
+        [ -e "$archive" ] || continue
+        # A consumer's fmt, spdlog or json, of whatever version, must not meet ours at link time.
+        leaked=$(nm -C --defined-only "$archive" | grep -E '^[0-9a-f]+ [A-Zuvw] (.*[ (<*&])?(fmt|spdlog|nlohmann)::' | head -3 || true)
+        [ -z "$leaked" ] || fail "$(basename "$archive") defines what is not ours: $leaked"
+    done
     pkg_config_dir=$(dirname "$(find "$prefix" -name fabricmem.pc)")
     libdir=$(dirname "$pkg_config_dir")
 
@@ -92,7 +98,9 @@ done
 for shared in OFF ON; do
     step "add_subdirectory, BUILD_SHARED_LIBS=$shared"
     out=$scratch/add_subdirectory-$shared
-    configure "$here/add_subdirectory" "$out" -DFABRICMEM_SOURCE_DIR="$source_dir" -DBUILD_SHARED_LIBS=$shared
+    # -Werror as above, so that a compiler cache serves both.
+    configure "$here/add_subdirectory" "$out" -DFABRICMEM_SOURCE_DIR="$source_dir" -DBUILD_SHARED_LIBS=$shared \
+        -DFABRICMEM_WARNINGS_AS_ERRORS=ON
     build "$out"
     check_compile_lines "$out"
     for program in core seam emulated; do run "$out/$program"; done
