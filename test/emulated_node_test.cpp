@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+
 #include <fabricmem/error.hpp>
 
 #include "support/driver_kit.hpp"
@@ -58,6 +60,7 @@ TEST_CASE("Options out of range are bad arguments, no device is unsupported", "[
     CHECK(refused([](EmulatedOptions& o) { o.devices = 65; }));
     CHECK(refused([](EmulatedOptions& o) { o.numa_nodes = 0; }));
     CHECK(refused([](EmulatedOptions& o) { o.imex_channel = -1; }));
+    CHECK(refused([](EmulatedOptions& o) { o.imex_channel_errno = -1; }));
     CHECK(refused([](EmulatedOptions& o) { o.device_memory_bytes = ~std::uint64_t{0}; }));
     CHECK(refused([](EmulatedOptions& o) { o.node = std::string(5000, 'x'); }));
     EmulatedOptions none;
@@ -79,6 +82,28 @@ TEST_CASE("Without an IMEX channel there is no fabric memory", "[emulated]") {
     CHECK(create(*driver, device_memory(kFabric)) == CUDA_ERROR_NOT_PERMITTED);
     CHECK(create(*driver, device_memory(kFabric | kPosixFd)) == CUDA_ERROR_NOT_PERMITTED);
     CHECK(create(*driver, device_memory(kPosixFd)) == CUDA_SUCCESS);
+}
+
+TEST_CASE("A channel that does not open is listed with its errno and gives no fabric memory", "[emulated]") {
+    const auto check_closed = [](int number, int given, int told) {
+        EmulatedOptions options;
+        options.imex_channel = number;
+        options.imex_channel_errno = given;
+        const auto driver = with(options);
+        const std::vector<ImexChannel> channels = driver->platform().imex_channels();
+        REQUIRE(channels.size() == 1);
+        CHECK(channels.front().number == number);
+        CHECK(channels.front().open_errno == told);
+        CHECK(create(*driver, device_memory(kFabric)) == CUDA_ERROR_NOT_PERMITTED);
+        const auto exporter = make_emulated_driver();
+        const Mapped memory(*exporter, device_memory(kFabric), {});
+        CHECK(try_import(*driver, export_of(*exporter, memory)) == CUDA_ERROR_NOT_PERMITTED);
+    };
+    check_closed(0, EACCES, EACCES);
+    check_closed(2048, 0, ENXIO);
+    EmulatedOptions last;
+    last.imex_channel = 2047;
+    CHECK(create(*with(last), device_memory(kFabric)) == CUDA_SUCCESS);
 }
 
 TEST_CASE("Exporter and importer need the same IMEX channel", "[emulated]") {

@@ -29,6 +29,9 @@ struct EmulatedOptions {
     /// Which node of the emulated fabric this is. Drivers with the same name share host id and boot id; the empty name
     /// is the real machine with its real ids. Nodes of all names are in one NVLink domain.
     std::string node{};
+    /// What opening the channel node fails with (EACCES: it is another user's); 0: it opens. Channels from 2048 on are
+    /// beyond the driver's ImexChannelCount and fail with ENXIO. A channel that does not open is as good as none.
+    int imex_channel_errno = 0;
 };
 
 /// Works between processes of one user on one machine; memory is taken when it is touched, and nothing stays behind

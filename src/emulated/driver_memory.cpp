@@ -75,7 +75,7 @@ CUresult EmulatedDriver::mem_create(CUmemGenericAllocationHandle* handle, std::s
         MemoryTraits traits = traits_of(*properties, bytes);
         // Known of boxes without fabric: the request succeeds and grants nothing.
         if (!world.has_fabric()) traits.handle_types &= ~kHandleFabric;
-        if ((traits.handle_types & kHandleFabric) != 0 && !world.options.imex_channel) return CUDA_ERROR_NOT_PERMITTED;
+        if ((traits.handle_types & kHandleFabric) != 0 && !world.channel) return CUDA_ERROR_NOT_PERMITTED;
         std::shared_ptr<Memory> memory;
         const CUresult result =
             world.memories.create(traits, world.budget(traits.location_kind, traits.location_id), &memory);
@@ -154,7 +154,7 @@ CUresult EmulatedDriver::mem_import_from_shareable_handle(CUmemGenericAllocation
             if (!world.has_fabric()) return CUDA_ERROR_NOT_SUPPORTED;  // invented
             FabricHandleBytes bytes;
             std::memcpy(bytes.data(), shareable, bytes.size());
-            result = import_fabric(bytes, world.options.imex_channel, world.memories, &memory);
+            result = import_fabric(bytes, world.channel, world.memories, &memory);
         }
         if (result != CUDA_SUCCESS) return result;
         if (memory->is_device() && !world.has_device(memory->traits().location_id)) return CUDA_ERROR_INVALID_DEVICE;

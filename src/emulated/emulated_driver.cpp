@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 
 #include <fabricmem/error.hpp>
 
@@ -19,6 +20,7 @@ namespace {
 constexpr int kMaxNumaNodes = 1024;
 constexpr int kMaxChannels = 65536;
 constexpr std::size_t kMaxNodeName = 4096;
+constexpr int kChannelCount = 2048;  // ImexChannelCount of /proc/driver/nvidia/params where nobody set it
 
 // What forked children can't end: kept reachable, so that a leak checker in the child knows it is meant.
 constinit std::atomic<World*> g_abandoned{nullptr};
@@ -46,6 +48,7 @@ void check(const EmulatedOptions& options) {
     if (options.imex_channel && (*options.imex_channel < 0 || *options.imex_channel >= kMaxChannels)) {
         refuse("EmulatedOptions::imex_channel is " + std::to_string(*options.imex_channel) + ", not 0 to 65535");
     }
+    if (options.imex_channel_errno < 0) refuse("EmulatedOptions::imex_channel_errno is negative");
     if (options.node.size() > kMaxNodeName) refuse("EmulatedOptions::node is longer than 4096 bytes");
     if (options.devices == 0) {
         throw Error({.kind = ErrorKind::unsupported,
@@ -55,6 +58,15 @@ void check(const EmulatedOptions& options) {
                      .cause = "EmulatedOptions::devices is 0",
                      .cure = "ask for at least one device"});
     }
+}
+
+int channel_errno(const EmulatedOptions& options) {
+    return options.imex_channel.value_or(0) >= kChannelCount ? ENXIO : options.imex_channel_errno;
+}
+
+std::optional<ImexChannel> channel_of(const EmulatedOptions& options) {
+    if (!options.imex_channel) return std::nullopt;
+    return ImexChannel{.number = *options.imex_channel, .open_errno = channel_errno(options)};
 }
 
 std::vector<std::shared_ptr<Budget>> make_budgets(int count, std::uint64_t bytes) {
@@ -76,6 +88,7 @@ Contexts make_contexts(int count) {
 World::World(const EmulatedOptions& wanted)
     : options(wanted),
       node(identify_node(wanted.node)),
+      channel(channel_errno(wanted) == 0 ? wanted.imex_channel : std::nullopt),
       device_budgets(make_budgets(wanted.devices, wanted.device_memory_bytes)),
       node_budgets(make_budgets(wanted.numa_nodes, wanted.numa_node_memory_bytes)),
       contexts(make_contexts(wanted.devices)),
@@ -86,7 +99,7 @@ World::World(const EmulatedOptions& wanted)
     exporter.process_id = static_cast<std::uint32_t>(::getpid());
     exporter.process_start = read_process_stat(exporter.process_id).start;
     exporter.node = node.number;
-    exporter.imex_channel = wanted.imex_channel.value_or(-1);
+    exporter.imex_channel = channel.value_or(-1);
 }
 
 const std::shared_ptr<Budget>& World::budget(int location_kind, int location_id) const noexcept {
@@ -98,7 +111,7 @@ const std::shared_ptr<Budget>& World::budget(int location_kind, int location_id)
 EmulatedDriver::EmulatedDriver(const EmulatedOptions& options)
     : born_in_(fork_epoch()),
       world_(std::make_unique<World>(options)),
-      platform_(world_->node, options.devices, options.imex_channel,
+      platform_(world_->node, options.devices, channel_of(options),
                 world_->has_fabric() ? EmulatedPlatform::Fabric::completed : EmulatedPlatform::Fabric::none) {}
 
 EmulatedDriver::~EmulatedDriver() {

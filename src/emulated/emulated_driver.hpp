@@ -42,7 +42,8 @@ struct World {
 
     const EmulatedOptions options;
     const NodeIdentity node;
-    std::vector<Id128> uuids;  // by device
+    const std::optional<int> channel;  // what this process can open of options.imex_channel
+    std::vector<Id128> uuids;          // by device
     Exporter exporter;
     const std::shared_ptr<DriverLife> life = std::make_shared<DriverLife>();
     const std::shared_ptr<Ledger> ledger = std::make_shared<Ledger>();

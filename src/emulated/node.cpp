@@ -85,7 +85,7 @@ std::string pci_bus_id_of(int device) {
     return text;
 }
 
-EmulatedPlatform::EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<int> imex_channel,
+EmulatedPlatform::EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<ImexChannel> imex_channel,
                                    Fabric fabric)
     : node_(node), devices_(devices), imex_channel_(imex_channel), fabric_(fabric) {}
 
@@ -115,7 +115,7 @@ ProcessState EmulatedPlatform::process_state(std::uint32_t process_id, std::uint
 
 std::vector<ImexChannel> EmulatedPlatform::imex_channels() const {
     if (!imex_channel_) return {};
-    return {ImexChannel{.number = *imex_channel_}};
+    return {*imex_channel_};
 }
 
 std::optional<FabricInfo> EmulatedPlatform::fabric_info(std::string_view pci_bus_id) const {

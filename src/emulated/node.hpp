@@ -30,7 +30,7 @@ struct NodeIdentity {
 class EmulatedPlatform final : public Platform {
 public:
     enum class Fabric : std::uint8_t { none, completed };
-    EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<int> imex_channel, Fabric fabric);
+    EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<ImexChannel> imex_channel, Fabric fabric);
 
     [[nodiscard]] std::optional<Id128> host_id() const override;
     [[nodiscard]] std::optional<Id128> boot_id() const override;
@@ -44,7 +44,7 @@ public:
 private:
     NodeIdentity node_;
     int devices_;
-    std::optional<int> imex_channel_;
+    std::optional<ImexChannel> imex_channel_;
     Fabric fabric_;
 };
 
