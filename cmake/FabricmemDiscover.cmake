@@ -1,5 +1,6 @@
 # Run by ctest: registers the test cases of `program`. Every case runs with FABRICMEM_TEST_DRIVER=emulated; those tagged
-# [each] a second time, as "cuda: <name>", with FABRICMEM_TEST_DRIVER=cuda, one at a time, as there is one GPU.
+# [each] a second time, as "cuda: <name>", with FABRICMEM_TEST_DRIVER=cuda, one at a time, as there is one GPU; those tagged
+# [real] as "cuda: <name>" alone: they say why nothing else can be tested for that.
 # Reads program, launcher, catch2_major, timeout, directory.
 
 # Sets <result> to the names of the cases that match <spec>, one a line, from a list that is kept until the program is newer.
@@ -51,9 +52,9 @@ endfunction()
 
 get_filename_component(label "${program}" NAME)
 if(EXISTS "${program}")
-    fabricmem_list_cases(cases "~[.]" "${program}.cases")
+    fabricmem_list_cases(cases "~[.]~[real]" "${program}.cases")
     fabricmem_register("" emulated "${cases}")
-    fabricmem_list_cases(cases "[each]~[.]" "${program}.each")
+    fabricmem_list_cases(cases "[each]~[.],[real]~[.]" "${program}.each")
     fabricmem_register("cuda: " cuda "${cases}")
 else()
     add_test("${label} was not built" "${program}")

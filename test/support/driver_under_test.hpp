@@ -52,3 +52,8 @@ namespace fabricmem::test {
     std::string name##_why_not;                                                                               \
     const std::shared_ptr<fabricmem::Driver> name = fabricmem::test::find_driver_under_test(&name##_why_not); \
     if (!name) FABRICMEM_SKIP(name##_why_not)
+
+/// The same for a case that can be true on the real driver alone (tag [real]).
+#define FABRICMEM_REAL_DRIVER_OR_SKIP(name)                                                \
+    if (!fabricmem::test::testing_cuda()) FABRICMEM_SKIP("true of the real driver alone"); \
+    FABRICMEM_DRIVER_OR_SKIP(name)

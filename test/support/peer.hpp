@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -29,10 +30,29 @@ struct PeerAnswer {
     std::vector<std::string> values;
 };
 
+/// The peer has no driver, or can't have what its options ask for.
+class PeerRefused : public std::runtime_error {
+public:
+    PeerRefused(const std::string& reason, int code) : std::runtime_error(reason), code_(code) {}
+    /// The driver's answer; 0 where it was never asked.
+    [[nodiscard]] int code() const noexcept { return code_; }
+
+private:
+    int code_;
+};
+
 class Peer {
 public:
-    explicit Peer(const std::vector<std::string>& options = {}) : process_(command_line(options)) {
-        if (process_.read_line(in_seconds(kPeerSeconds)) != "ready") throw std::runtime_error("the peer did not start");
+    explicit Peer(const std::vector<std::string>& options = {},
+                  const std::map<std::string, std::string>& environment = {})
+        : process_(command_line(options), environment) {
+        const std::string greeting = process_.read_line(in_seconds(kPeerSeconds)).value_or("nothing");
+        if (greeting == "ready") return;
+        std::istringstream words(greeting);
+        std::string word;
+        int code = 0;
+        if (words >> word >> code && word == "refused") throw PeerRefused("the peer says: " + greeting, code);
+        throw std::runtime_error("the peer did not start: " + greeting);
     }
 
     PeerAnswer ask(const std::string& line) {

@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -16,6 +18,7 @@
 
 #include <fabricmem/log.hpp>
 
+#include "support/channel_nodes.hpp"
 #include "support/driver_under_test.hpp"
 
 namespace {
@@ -31,20 +34,71 @@ struct Slot {
 
 std::map<int, Slot> g_slots;
 
-std::shared_ptr<Driver> make_driver(const std::map<std::string, std::string>& options) {
-    if (testing_cuda()) return driver_under_test();
-    EmulatedOptions emulated;
-    if (const auto found = options.find("--channel"); found != options.end()) {
-        emulated.imex_channel = found->second == "none" ? std::nullopt : std::optional<int>(std::stoi(found->second));
+using Options = std::map<std::string, std::string>;
+
+std::string option(const Options& options, const std::string& name) {
+    const auto found = options.find(name);
+    return found == options.end() ? "" : found->second;
+}
+
+// "none", "0", "0,1"
+std::vector<int> channel_numbers(const std::string& text) {
+    std::vector<int> numbers;
+    if (text == "none") return numbers;
+    std::istringstream parts(text);
+    for (std::string part; std::getline(parts, part, ',');) numbers.push_back(std::stoi(part));
+    return numbers;
+}
+
+// --channel NUMBERS, --channel-user other: nodes that anybody may open, used by another user than root; denied: nodes
+// that root alone may open, used by another user. Beside the real driver alone: on the emulated one it is an option.
+void enter_channels(const Options& options) {
+    if (options.count("--channel") == 0) return;
+    const std::string user = option(options, "--channel-user");
+    std::string failure =
+        replace_channel_nodes(channel_numbers(option(options, "--channel")), user == "denied" ? 0600 : 0666);
+    if (failure.empty() && !user.empty()) failure = become_nobody();
+    if (!failure.empty()) throw Error({.kind = ErrorKind::unsupported, .subject = failure});
+}
+
+std::shared_ptr<Driver> make_driver(const Options& options) {
+    if (testing_cuda()) {
+        enter_channels(options);
+        return driver_under_test();
     }
-    if (const auto found = options.find("--node"); found != options.end()) emulated.node = found->second;
-    if (const auto found = options.find("--devices"); found != options.end())
-        emulated.devices = std::stoi(found->second);
+    EmulatedOptions emulated;
+    if (options.count("--channel") != 0) {
+        const std::vector<int> numbers = channel_numbers(option(options, "--channel"));
+        emulated.imex_channel = numbers.empty() ? std::nullopt : std::optional<int>(numbers.front());
+        emulated.imex_channel_errno = option(options, "--channel-user") == "denied" ? EACCES : 0;
+    }
+    emulated.node = option(options, "--node");
+    if (options.count("--devices") != 0) emulated.devices = std::stoi(option(options, "--devices"));
     return make_emulated_driver(emulated);
 }
 
 std::string answer(CUresult result, const std::string& rest = {}) {
     return std::to_string(static_cast<int>(result)) + (rest.empty() ? "" : " " + rest);
+}
+
+// create device|host TYPES: makes memory and lets it go.
+std::string do_create(Driver& driver, std::istringstream& words) {
+    std::string place;
+    unsigned int types = 0;
+    words >> place >> types;
+    const CUmemAllocationProp wanted = memory_at(place == "host" ? kHostNuma : kDevice, 0, types);
+    CUmemGenericAllocationHandle handle = 0;
+    const CUresult result = driver.mem_create(&handle, kTwoMiB, &wanted, 0);
+    return answer(result == CUDA_SUCCESS ? driver.mem_release(handle) : result);
+}
+
+// attribute NUMBER: of device 0.
+std::string do_attribute(Driver& driver, std::istringstream& words) {
+    int number = 0;
+    words >> number;
+    int value = -1;
+    const CUresult result = driver.device_get_attribute(&value, static_cast<CUdevice_attribute>(number), 0);
+    return answer(result, std::to_string(value));
 }
 
 // export SLOT device|host TYPES RDMA: makes memory and maps nothing yet.
@@ -205,6 +259,8 @@ std::string do_exit_alive(Driver&, std::istringstream&) {
 
 using Command = std::string (*)(Driver&, std::istringstream&);
 const std::map<std::string, Command> kCommands{
+    {"create", do_create},
+    {"attribute", do_attribute},
     {"export", do_export},
     {"import", do_import},
     {"map", do_map},
@@ -222,8 +278,21 @@ const std::map<std::string, Command> kCommands{
     {"logged", do_logged},
 };
 
-int serve(const std::map<std::string, std::string>& options) {
-    const std::shared_ptr<Driver> driver = make_driver(options);
+// Null where there is none, and says why.
+std::shared_ptr<Driver> driver_or_refusal(const Options& options) {
+    try {
+        return make_driver(options);
+    } catch (const Error& error) {
+        std::string text = error.what();
+        std::replace(text.begin(), text.end(), '\n', ' ');
+        std::cout << "refused " << error.code() << " " << text << std::endl;
+        return nullptr;
+    }
+}
+
+int serve(const Options& options) {
+    const std::shared_ptr<Driver> driver = driver_or_refusal(options);
+    if (!driver) return 1;
     const CurrentContext context(*driver);
     std::cout << "ready" << std::endl;
     for (std::string line; std::getline(std::cin, line);) {
@@ -247,7 +316,7 @@ int main(int argc, char** argv) {
         const std::lock_guard lock(g_log_mutex);
         g_log.append(line).append("\n");
     });
-    std::map<std::string, std::string> options;
+    Options options;
     for (int i = 1; i + 1 < argc; i += 2) options[argv[i]] = argv[i + 1];
     try {
         return serve(options);
