@@ -114,14 +114,18 @@ TEST_CASE("A blocked null stream holds up blocking streams and no others", "[dri
     const OwnedStream blocking(*driver, CU_STREAM_DEFAULT);
     const OwnedStream other(*driver, CU_STREAM_NON_BLOCKING);
     REQUIRE(driver->stream_wait_value32(nullptr, bench.word(0), 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
-    CHECK(driver->memset_d8_async(bench.word(1), 1, 4, other.handle) == CUDA_SUCCESS);
+    bench.write(3, 33);
+    CHECK(driver->memcpy_async(bench.word(1), bench.word(3), 4, other.handle) == CUDA_SUCCESS);
     CHECK(bench.finish(other.handle) == CUDA_SUCCESS);
-    CHECK(driver->memset_d8_async(bench.word(2), 2, 4, blocking.handle) == CUDA_SUCCESS);
+    CHECK(bench.read(1) == 33);
+    CHECK(driver->memcpy_async(bench.word(2), bench.word(3), 4, blocking.handle) == CUDA_SUCCESS);
     CHECK(driver->stream_query(blocking.handle) == CUDA_ERROR_NOT_READY);
+    CHECK(driver->stream_query(nullptr) == CUDA_ERROR_NOT_READY);
     CHECK(bench.read(2) == 0);
     bench.write(0, 1);
     CHECK(bench.finish(blocking.handle) == CUDA_SUCCESS);
-    CHECK(bench.read(2) == 0x02020202);
+    CHECK(bench.finish(nullptr) == CUDA_SUCCESS);
+    CHECK(bench.read(2) == 33);
 }
 
 TEST_CASE("A capture in global mode forbids none of the calls for memory", "[driver][each]") {
@@ -130,18 +134,24 @@ TEST_CASE("A capture in global mode forbids none of the calls for memory", "[dri
     const OwnedStream stream(*driver, CU_STREAM_NON_BLOCKING);
     REQUIRE(driver->stream_begin_capture(stream.handle, CU_STREAM_CAPTURE_MODE_GLOBAL) == CUDA_SUCCESS);
     CHECK(driver->memset_d8_async(bench.word(3), 9, 4, stream.handle) == CUDA_SUCCESS);
-    {
-        Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
-        CHECK(memory.result() == CUDA_SUCCESS);
-        FabricBytes bytes{};
-        CHECK(export_fabric(*driver, memory.handle(), &bytes) == CUDA_SUCCESS);
-        CUmemGenericAllocationHandle handle = 0;
-        CHECK(import_fabric(*driver, bytes, &handle) == CUDA_SUCCESS);
-        CHECK(driver->mem_release(handle) == CUDA_SUCCESS);
-        std::uint32_t value = 0;
-        CHECK(driver->memcpy_dtoh(&value, memory.address(), sizeof value) == CUDA_SUCCESS);
-        CHECK(memory.unmap() == CUDA_SUCCESS);
-        CHECK(memory.release() == CUDA_SUCCESS);
+    // create, reserve, map and set-access, by their order in Mapped
+    Mapped memory(*driver, device_memory(kFabric), {access_for(kDevice)});
+    CHECK(memory.result() == CUDA_SUCCESS);
+    FabricBytes bytes{};
+    CHECK(export_fabric(*driver, memory.handle(), &bytes) == CUDA_SUCCESS);
+    CUmemGenericAllocationHandle handle = 0;
+    CHECK(import_fabric(*driver, bytes, &handle) == CUDA_SUCCESS);
+    Mapped import(*driver, handle, {access_for(kDevice)});
+    CHECK(import.result() == CUDA_SUCCESS);
+    std::uint32_t value = 17;
+    CHECK(driver->memcpy_htod(memory.address(), &value, sizeof value) == CUDA_SUCCESS);
+    value = 0;
+    CHECK(driver->memcpy_dtoh(&value, import.address(), sizeof value) == CUDA_SUCCESS);
+    CHECK(value == 17);
+    for (Mapped* const mapped : {&import, &memory}) {
+        CHECK(mapped->release() == CUDA_SUCCESS);
+        CHECK(mapped->unmap() == CUDA_SUCCESS);
+        CHECK(mapped->destroy() == CUDA_SUCCESS);  // frees the range
     }
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
     CHECK(driver->stream_is_capturing(stream.handle, &status) == CUDA_SUCCESS);

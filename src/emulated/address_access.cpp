@@ -151,7 +151,7 @@ CUresult AddressSpace::resolve(std::uintptr_t address, std::size_t bytes, int de
         const auto found = entry_around(mappings_, address);
         if (found == mappings_.end()) return CUDA_ERROR_INVALID_VALUE;
         const Mapping& mapping = found->second;
-        // invented: a write with PROT_READ alone is INVALID_VALUE, as a copy without any access is.
+        // With PROT_READ alone a copy or memset is refused; invented: so is a write-value.
         const std::uint64_t allowed = want == Want::read ? mapping.readers : mapping.writers;
         if ((allowed & bit(device)) == 0) return CUDA_ERROR_INVALID_VALUE;
         const std::uint64_t offset = address - found->first;
