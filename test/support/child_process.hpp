@@ -41,6 +41,8 @@ public:
     bool send_line(const std::string& line);
     /// One line without its end; nullopt at the deadline or when there will be no more.
     std::optional<std::string> read_line(Deadline deadline);
+    /// What came behind the last whole line.
+    [[nodiscard]] const std::string& rest() const noexcept { return buffer_; }
     void close_input();
     void signal(int number);
     /// nullopt where it still runs at the deadline.
