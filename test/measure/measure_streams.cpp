@@ -53,7 +53,8 @@ void who_waits(Driver& driver, Answers& answers, const std::function<CUstream(Dr
                                                        {"non-blocking", new_stream(driver, CU_STREAM_NON_BLOCKING)}};
     block(bench, make_blocked(driver));
     for (const auto& [name, stream] : others) {
-        answers.ask(std::string("query of ") + name + " without work", [&] { return settled(driver, stream); });
+        answers.ask(std::string("query of ") + name + " without work",
+                    [&, stream = stream] { return settled(driver, stream); });
     }
     std::size_t offset = 64;
     // Each in a bench of its own would be cleaner; work on the null stream holds up those behind it, so it comes last.
@@ -61,8 +62,9 @@ void who_waits(Driver& driver, Answers& answers, const std::function<CUstream(Dr
         const auto& [name, stream] = others[index];
         offset += 64;
         answers.ask(std::string("memset on ") + name,
-                    [&] { return driver.memset_d8_async(bench.at(offset), 1, 4, stream); });
-        answers.ask(std::string("query of ") + name + " with work", [&] { return settled(driver, stream); });
+                    [&, stream = stream] { return driver.memset_d8_async(bench.at(offset), 1, 4, stream); });
+        answers.ask(std::string("query of ") + name + " with work",
+                    [&, stream = stream] { return settled(driver, stream); });
     }
     unblock(bench, free_stream);
 }
