@@ -49,8 +49,12 @@ struct EmulatedCounts {
     std::size_t handles = 0;  ///< references that cuMemRelease has yet to drop
     std::size_t ranges = 0;   ///< address reservations
     std::size_t mappings = 0;
-    std::size_t descriptors = 0;  ///< open file descriptors behind them
-    std::size_t aliases = 0;      ///< mappings of the emulator's own into memory that the CPU may not touch
+    /// Open file descriptors behind them, one for each. The drivers of a process share it, however many hold the
+    /// memory, and each counts it.
+    std::size_t descriptors = 0;
+    /// Allocations of which this driver has used the emulator's own mapping, with which it loads and stores words that
+    /// the CPU may not touch. Shared, and counted, as the descriptors are.
+    std::size_t aliases = 0;
     std::size_t streams = 0;
     std::size_t primary_contexts = 0;  ///< devices whose primary context is retained
 

@@ -82,8 +82,8 @@ CUresult AddressSpace::free_range(std::uintptr_t address, std::size_t bytes) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     if (mapped_within(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
+    if (!free_pages(address, bytes)) return out_of_memory("munmap of a reservation", errno);
     ranges_.erase(range);
-    free_pages(address, bytes);
     return CUDA_SUCCESS;
 }
 

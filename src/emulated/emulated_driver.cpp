@@ -2,8 +2,6 @@
 // Makes emulated drivers, counts what they hold, and ends them.
 #include "emulated/emulated_driver.hpp"
 
-#include <unistd.h>
-
 #include <atomic>
 #include <cerrno>
 
@@ -93,12 +91,12 @@ World::World(const EmulatedOptions& wanted)
       device_budgets(make_budgets(wanted.devices, wanted.device_memory_bytes)),
       node_budgets(make_budgets(wanted.numa_nodes, wanted.numa_node_memory_bytes)),
       contexts(make_contexts(wanted.devices)),
-      memories(ledger),
+      memories(Backings::of_this_process(), ledger),
       space(wanted.devices, wanted.numa_nodes, ledger),
       streams(space, contexts) {
     for (int i = 0; i < wanted.devices; ++i) uuids.push_back(derive_id(node, "device", static_cast<std::uint64_t>(i)));
-    exporter.process_id = static_cast<std::uint32_t>(::getpid());
-    exporter.process_start = read_process_stat(exporter.process_id).start;
+    exporter.process_id = memories.backings().process_id();
+    exporter.process_start = memories.backings().process_start();
     exporter.node = node.number;
     exporter.imex_channel = channel.value_or(-1);
 }

@@ -25,6 +25,16 @@ struct HandleRecord {
 
 class HandleTable {
 public:
+    HandleTable() = default;
+    HandleTable(const HandleTable&) = delete;
+    HandleTable& operator=(const HandleTable&) = delete;
+    /// Other drivers of the process may keep what this one made; its handles end with it.
+    ~HandleTable() {
+        for (const auto& [id, record] : records_) {
+            if (record.origin == Origin::created) record.memory->end_export();
+        }
+    }
+
     HandleId add(std::shared_ptr<Memory> memory, Origin origin) {
         const HandleId id = next_id();
         records_.emplace(id, HandleRecord{std::move(memory), origin, 1, 0});
@@ -66,8 +76,9 @@ private:
         const auto found = records_.find(id);
         if (found->second.references != 0 || found->second.mappings != 0) return nullptr;
         std::shared_ptr<Memory> memory = std::move(found->second.memory);
-        // Imports of this process may keep the memory; its handle is worth nothing all the same.
-        if (found->second.origin == Origin::created && memory.use_count() > 1) memory->end_export();
+        // Imports of this process, of any of its drivers, may keep the memory; its handle is worth nothing all the
+        // same.
+        if (found->second.origin == Origin::created) memory->end_export();
         records_.erase(found);
         return memory;
     }

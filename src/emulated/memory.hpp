@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One allocation as this driver sees it: a memfd, its properties, and at most one alias. Knows no address of the
-// user's.
+// One allocation as one driver sees it: its properties, and its part of the file that the process shares. Knows no
+// address of the user's.
 #pragma once
 
 #include <atomic>
@@ -13,7 +13,9 @@
 
 #include <cuda.h>
 
+#include "emulated/backing.hpp"
 #include "emulated/ledger.hpp"
+#include "emulated/limits.hpp"
 #include "emulated/process.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -29,54 +31,54 @@ struct MemoryTraits {
 
 class Memory {
 public:
-    using Key = std::pair<std::uint64_t, std::uint64_t>;  // st_dev, st_ino
+    using Key = Backing::Key;
 
-    Memory(FileDescriptor file, const Key& key, const MemoryTraits& traits, std::shared_ptr<Ledger> ledger,
-           std::shared_ptr<Budget> charged);
+    Memory(std::shared_ptr<Backing> backing, const MemoryTraits& traits, std::shared_ptr<Ledger> ledger,
+           std::shared_ptr<Budget> charged) noexcept;
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
     ~Memory();
 
-    [[nodiscard]] int descriptor() const noexcept { return file_.get(); }
-    [[nodiscard]] const Key& key() const noexcept { return key_; }
+    [[nodiscard]] int descriptor() const noexcept { return backing_->descriptor(); }
+    [[nodiscard]] const Key& key() const noexcept { return backing_->key(); }
     [[nodiscard]] const MemoryTraits& traits() const noexcept { return traits_; }
     [[nodiscard]] bool is_device() const noexcept { return traits_.location_kind == 1; }
 
-    /// The whole memory where this process's emulator can load and store it, made at the first call; null where the
-    /// system refuses (logged). The user never sees this address.
+    /// As Backing's, and counted as this driver's from the first call on.
     [[nodiscard]] std::byte* alias() noexcept;
-    /// From here on a fabric handle of it can't be imported, although imports keep the memory. Kept as a seal of the
-    /// file's, so that it is seen by every process that has it.
-    void end_export() const noexcept;
-    [[nodiscard]] static bool export_ended(int descriptor) noexcept;
-
-    [[nodiscard]] std::byte* alias_if_made() const noexcept { return alias_.load(std::memory_order_acquire); }
+    [[nodiscard]] std::byte* alias_if_made() const noexcept { return backing_->alias_if_made(); }
+    void end_export() const noexcept { backing_->end_export(); }
 
 private:
-    FileDescriptor file_;
-    Key key_;
+    std::shared_ptr<Backing> backing_;
     MemoryTraits traits_;
     std::shared_ptr<Ledger> ledger_;
     std::shared_ptr<Budget> charged_;  // null for imports: the exporter's driver has paid
-    std::mutex alias_mutex_;
-    std::atomic<std::byte*> alias_{nullptr};
+    std::atomic<bool> alias_counted_{false};
 };
 
-/// Finds the one Memory of an allocation again, so that a process holds one descriptor of it. Thread-safe.
+/// Finds the one Memory of an allocation in a driver again. Thread-safe.
 class MemoryTable {
 public:
-    explicit MemoryTable(std::shared_ptr<Ledger> ledger) : ledger_(std::move(ledger)) {}
+    MemoryTable(Backings& backings, std::shared_ptr<Ledger> ledger) : backings_(backings), ledger_(std::move(ledger)) {}
+
+    [[nodiscard]] Backings& backings() const noexcept { return backings_; }
 
     /// A new allocation of zeros. OUT_OF_MEMORY where the budget or the system has no more.
     CUresult create(const MemoryTraits& traits, const std::shared_ptr<Budget>& budget, std::shared_ptr<Memory>* memory);
+    /// The memory of a backing of this process's.
+    std::shared_ptr<Memory> adopt(std::shared_ptr<Backing> backing, const MemoryTraits& traits);
     /// The memory behind a descriptor that this process was given; `file` is closed where the memory is known already.
-    std::shared_ptr<Memory> adopt(FileDescriptor file, const Memory::Key& key, const MemoryTraits& traits);
+    std::shared_ptr<Memory> adopt(FileDescriptor file, const Memory::Key& key, const MemoryTraits& traits) {
+        return adopt(backings_.adopt(std::move(file), key, traits.bytes), traits);
+    }
 
 private:
     // With mutex_ held.
-    std::shared_ptr<Memory> insert(FileDescriptor file, const Memory::Key& key, const MemoryTraits& traits,
+    std::shared_ptr<Memory> insert(std::shared_ptr<Backing> backing, const MemoryTraits& traits,
                                    std::shared_ptr<Budget> charged);
 
+    Backings& backings_;
     std::shared_ptr<Ledger> ledger_;
     std::mutex mutex_;
     // Entries of dead memories are swept when the table has doubled, which keeps a lookup's cost and its size bounded.
@@ -86,8 +88,5 @@ private:
 
 /// "fabricmem:1:0:..." and back. False where the file is not an emulated allocation's.
 [[nodiscard]] bool read_traits(int descriptor, MemoryTraits* traits) noexcept;
-
-/// OUT_OF_MEMORY, after a log line that names the limit behind `error`.
-[[nodiscard]] CUresult out_of_memory(const char* call, int error) noexcept;
 
 }  // namespace fabricmem::detail::emulated

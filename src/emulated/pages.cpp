@@ -41,10 +41,8 @@ std::uintptr_t reserve_pages(std::size_t bytes, std::size_t alignment, std::uint
     return address;
 }
 
-void free_pages(std::uintptr_t address, std::size_t bytes) noexcept {
-    const int saved = errno;
-    ::munmap(as_pointer(address), bytes);
-    errno = saved;
+bool free_pages(std::uintptr_t address, std::size_t bytes) noexcept {
+    return ::munmap(as_pointer(address), bytes) == 0;
 }
 
 bool show_file(std::uintptr_t address, std::size_t bytes, int descriptor, bool writable) noexcept {
@@ -54,7 +52,8 @@ bool show_file(std::uintptr_t address, std::size_t bytes, int descriptor, bool w
 }
 
 bool hide_pages(std::uintptr_t address, std::size_t bytes) noexcept {
-    return ::mmap(as_pointer(address), bytes, PROT_NONE, kReserveFlags | MAP_FIXED, -1, 0) != MAP_FAILED;
+    if (::mmap(as_pointer(address), bytes, PROT_NONE, kReserveFlags | MAP_FIXED, -1, 0) != MAP_FAILED) return true;
+    return errno == ENOMEM && ::mprotect(as_pointer(address), bytes, PROT_NONE) == 0;
 }
 
 std::uintptr_t allocate_pages(std::size_t bytes) noexcept {

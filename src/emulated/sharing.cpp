@@ -43,21 +43,39 @@ CUresult refused(const FabricHandle& handle, const char* call, int error) noexce
     return CUDA_ERROR_NOT_PERMITTED;
 }
 
-CUresult open_exported(const FabricHandle& handle, FileDescriptor* file) noexcept {
+CUresult open_exported(const FabricHandle& handle, Backings& backings, std::shared_ptr<Backing>* backing) {
     char path[64];
     std::snprintf(path, sizeof path, "/proc/%u/fd/%d", handle.process_id, handle.descriptor);
     // Looked at before it is opened: behind a number used again may be a device that does things when opened.
     struct stat status {};
     if (::stat(path, &status) != 0) return refused(handle, "stat of the exporter's descriptor", errno);
     if (!is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
-    FileDescriptor opened(::open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-    if (!opened.valid()) return refused(handle, "open of the exporter's descriptor", errno);
-    if (::fstat(opened.get(), &status) != 0 || !is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
-    if (Memory::export_ended(opened.get())) return CUDA_ERROR_NOT_SUPPORTED;
+    std::shared_ptr<Backing> known = backings.find(Backing::key_of(status));
+    FileDescriptor opened;
+    if (known == nullptr) {
+        opened = FileDescriptor(::open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+        if (!opened.valid()) return refused(handle, "open of the exporter's descriptor", errno);
+        if (::fstat(opened.get(), &status) != 0 || !is_meant(status, handle)) return CUDA_ERROR_NOT_SUPPORTED;
+    }
+    if (Backing::export_ended(known ? known->descriptor() : opened.get())) return CUDA_ERROR_NOT_SUPPORTED;
     // After the open: a process that has this number and this start time now had them then.
     if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
-    *file = std::move(opened);
+    *backing = known ? std::move(known) : backings.adopt(std::move(opened), Backing::key_of(status), handle.bytes);
     return CUDA_SUCCESS;
+}
+
+// This process's own memory is in its table: the kernel need not be asked where it is.
+CUresult find_own(const FabricHandle& handle, Backings& backings, std::shared_ptr<Backing>* backing) {
+    std::shared_ptr<Backing> own = backings.find({static_cast<std::uint32_t>(handle.filesystem), handle.inode});
+    const bool meant = own && own->descriptor() == handle.descriptor && own->bytes() == handle.bytes;
+    if (!meant || own->export_ended()) return CUDA_ERROR_NOT_SUPPORTED;
+    *backing = std::move(own);
+    return CUDA_SUCCESS;
+}
+
+CUresult find_exported(const FabricHandle& handle, Backings& backings, std::shared_ptr<Backing>* backing) {
+    const bool own = handle.process_id == backings.process_id() && handle.process_start == backings.process_start();
+    return own ? find_own(handle, backings, backing) : open_exported(handle, backings, backing);
 }
 
 }  // namespace
@@ -73,7 +91,7 @@ FabricHandleBytes export_fabric(const Memory& memory, const Exporter& exporter) 
                    .location_id = traits.location_id,
                    .rdma = traits.rdma,
                    .inode = memory.key().second,
-                   .filesystem = static_cast<std::uint32_t>(memory.key().first),
+                   .filesystem = memory.key().first,
                    .bytes = traits.bytes});
 }
 
@@ -82,16 +100,15 @@ CUresult import_fabric(const FabricHandleBytes& bytes, std::optional<int> imex_c
     FabricHandle handle;
     if (const CUresult result = decode(bytes, &handle); result != CUDA_SUCCESS) return result;
     if (imex_channel != handle.imex_channel) return CUDA_ERROR_NOT_PERMITTED;
-    FileDescriptor file;
-    if (const CUresult result = open_exported(handle, &file); result != CUDA_SUCCESS) return result;
-    struct stat status {};
-    if (::fstat(file.get(), &status) != 0) return CUDA_ERROR_NOT_SUPPORTED;
-    *memory = table.adopt(std::move(file), {status.st_dev, status.st_ino},
-                          {.location_kind = handle.location_kind,
-                           .location_id = handle.location_id,
-                           .rdma = handle.rdma,
-                           .handle_types = kHandleFabric,
-                           .bytes = handle.bytes});
+    std::shared_ptr<Backing> backing;
+    if (const CUresult result = find_exported(handle, table.backings(), &backing); result != CUDA_SUCCESS) {
+        return result;
+    }
+    *memory = table.adopt(std::move(backing), {.location_kind = handle.location_kind,
+                                               .location_id = handle.location_id,
+                                               .rdma = handle.rdma,
+                                               .handle_types = kHandleFabric,
+                                               .bytes = handle.bytes});
     return CUDA_SUCCESS;
 }
 
@@ -106,7 +123,7 @@ CUresult import_descriptor(int descriptor, MemoryTable& table, std::shared_ptr<M
         return CUDA_ERROR_INVALID_VALUE;
     }
     traits.handle_types = kHandlePosixFd;
-    *memory = table.adopt(std::move(file), {status.st_dev, status.st_ino}, traits);
+    *memory = table.adopt(std::move(file), Backing::key_of(status), traits);
     return CUDA_SUCCESS;
 }
 
