@@ -2,7 +2,11 @@
 // What the rules do to calls, by code and by environment.
 #include <fabricmem/fault_driver.hpp>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -140,12 +144,92 @@ TEST_CASE("A hanging call returns when it is told to, and is made then", "[fault
     CHECK_FALSE(driver.wait_until_hanging(1, std::chrono::milliseconds(1)));
 }
 
+TEST_CASE("Taking the rules back ends a hang that is still to come", "[fault]") {
+    FaultDriver driver(make_emulated_driver());
+    driver.add({.effect = Fault::Effect::delay, .call = "device_get_count", .delay = std::chrono::hours(1)});
+    driver.add({.effect = Fault::Effect::hang, .call = "device_get_count"});
+    CUresult result = CUDA_ERROR_UNKNOWN;
+    std::thread late([&] { result = ask(driver); });
+    while (driver.met() < 2) std::this_thread::yield();
+    driver.clear();
+    late.join();
+    CHECK(result == CUDA_SUCCESS);
+    CHECK(driver.hanging() == 0);
+}
+
+TEST_CASE("A driver that ends waits for calls that are late, and ends their delay", "[fault]") {
+    const auto emulated = make_emulated_driver();
+    for (const Fault::Effect effect : {Fault::Effect::delay, Fault::Effect::hang}) {
+        auto driver = std::make_unique<FaultDriver>(emulated);
+        driver->add({.effect = effect, .delay = std::chrono::hours(effect == Fault::Effect::delay ? 1 : 0)});
+        CUresult result = CUDA_ERROR_UNKNOWN;
+        std::thread late([&result, calls = driver.get()] { result = ask(*calls); });
+        while (driver->met() == 0) std::this_thread::yield();
+        driver.reset();
+        late.join();
+        CHECK(result == CUDA_SUCCESS);
+    }
+}
+
+TEST_CASE("The last calls are kept, not all of a long life", "[fault]") {
+    FaultDriver driver(make_emulated_driver());
+    int version = 0;
+    driver.driver_get_version(&version);
+    for (std::size_t i = 0; i < FaultDriver::kCallsKept - 1; ++i) ask(driver);
+    CHECK(driver.calls().size() == FaultDriver::kCallsKept);
+    CHECK(driver.calls().front() == "driver_get_version");
+    driver.driver_get_version(&version);
+    CHECK(driver.calls().size() == FaultDriver::kCallsKept);
+    CHECK(driver.calls().front() == "device_get_count");
+    CHECK(driver.calls().back() == "driver_get_version");
+    driver.forget();
+    CHECK(driver.calls().empty());
+}
+
+TEST_CASE("The k-th call of all threads together meets the rule, and no other", "[fault][threads]") {
+    FaultDriver driver(make_emulated_driver());
+    driver.add({.call = "device_get_count", .number = 1500, .result = CUDA_ERROR_UNKNOWN});
+    std::atomic<int> failed{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            for (int i = 0; i < 500; ++i) failed += ask(driver) == CUDA_ERROR_UNKNOWN ? 1 : 0;
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(failed == 1);
+    CHECK(driver.met() == 1);
+}
+
+TEST_CASE("In a child of fork() calls pass the rules by, and a hang of the parent's is not waited for",
+          "[fault][fork]") {
+    auto driver = std::make_unique<FaultDriver>(make_emulated_driver());
+    driver->add({.effect = Fault::Effect::hang, .call = "device_get_count"});
+    std::thread stuck([calls = driver.get()] { ask(*calls); });
+    REQUIRE(driver->wait_until_hanging(1, std::chrono::seconds(60)));
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        ::alarm(60);  // one that hangs dies
+        const CUresult result = ask(*driver);
+        driver.reset();
+        ::_exit(result == CUDA_ERROR_NOT_INITIALIZED ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    driver->end_hangs();
+    stuck.join();
+}
+
 TEST_CASE("A rule that can't be is refused", "[fault]") {
     FaultDriver driver(make_emulated_driver());
     CHECK(kind_of([&] { driver.add({.call = "mem_creat"}); }) == ErrorKind::bad_argument);
     CHECK(kind_of([&] { driver.add({.probability = 1.5}); }) == ErrorKind::bad_argument);
     CHECK(kind_of([&] { driver.add({.probability = std::nan("")}); }) == ErrorKind::bad_argument);
     CHECK(kind_of([&] { driver.add({.delay = std::chrono::microseconds(-1)}); }) == ErrorKind::bad_argument);
+    CHECK(kind_of([&] { driver.add({.delay = std::chrono::microseconds::max()}); }) == ErrorKind::bad_argument);
+    CHECK(kind_of([&] { driver.add({.result = CUDA_SUCCESS}); }) == ErrorKind::bad_argument);
     CHECK(kind_of([] { FaultDriver(nullptr); }) == ErrorKind::bad_argument);
     CHECK(ask(driver) == CUDA_SUCCESS);
 }
@@ -164,9 +248,10 @@ TEST_CASE("The environment sets rules, for the real driver too", "[fault][each]"
 
 TEST_CASE("A wrong rule in the environment is named", "[fault]") {
     const auto driver = make_emulated_driver();
-    for (const char* text : {"mem_create", "=fail", "mem_creat=fail", "mem_create=break",
-                             "mem_create=fail:", "mem_map=fail:0", "mem_map=fail:x", "mem_map=delay", "mem_map=hang:3",
-                             "mem_map#0=fail", "mem_map#=fail", "mem_map%2=fail", "mem_map%=fail", "seed=x"}) {
+    for (const char* text :
+         {"mem_create", "=fail", "mem_creat=fail", "mem_create=break", "mem_create=fail:", "mem_map=fail:0",
+          "mem_map=fail:x", "mem_map=fail:-1", "mem_map=fail:1000", "FABRICMEM_FAULTS=fail", "mem_map=delay",
+          "mem_map=hang:3", "mem_map#0=fail", "mem_map#=fail", "mem_map%2=fail", "mem_map%=fail", "seed=x"}) {
         CAPTURE(text);
         const Faults faults(text);
         const auto error = error_of([&] { static_cast<void>(with_faults_from_environment(driver)); });

@@ -30,25 +30,31 @@ struct Fault {
     std::chrono::microseconds delay{0};
 };
 
-/// Wraps a driver, the real one too, counts its calls and applies rules to them. Of the rules that meet a call all
-/// delays and hangs are taken, in the order of add(), then the first failure. Thread-safe; which thread's call is the
-/// k-th one is up to the threads.
+/// Wraps a driver, the real one too, lists its calls and applies rules to them. Of the rules that meet a call all
+/// delays are taken, then a hang, then the first failure in the order of add(). Thread-safe: the calls of all threads
+/// are counted together, so one of them meets "the k-th call", and which thread's that is is up to the threads. A call
+/// takes no memory. In a child of fork() calls go past the rules to the driver, and add() and what follows it here must
+/// not be used.
 class FABRICMEM_API FaultDriver : public ForwardingDriver {
 public:
+    /// How many calls calls() lists at most.
+    static constexpr std::size_t kCallsKept = 4096;
+
     /// `seed` decides the calls that a probability meets: the same seed and the same calls, the same faults. Throws
     /// Error{bad_argument} where `inner` is null.
     explicit FaultDriver(std::shared_ptr<Driver> inner, std::uint64_t seed = 1);
-    /// Ends hangs first; no call may be made any more.
+    /// Ends hangs and delays and waits for the calls under way; no new one may be made any more.
     ~FaultDriver() override;
 
-    /// Throws Error{bad_argument} for a call that the seam does not have, a probability that is none, a negative delay.
+    /// Throws Error{bad_argument} for a call that the seam does not have, a probability that is none, a delay that is
+    /// negative or longer than 24 hours, a failure with CUDA_SUCCESS.
     void add(Fault fault);
-    /// Takes all rules back and ends the hangs.
+    /// Takes all rules back and ends hangs and delays, of calls too that have met their rule and do not hang yet.
     void clear();
-    /// Lets the calls go that hang now; the rules stay.
+    /// Lets the calls go that hang now, or are to once their delay is over; the rules stay.
     void end_hangs();
 
-    /// The names of all calls so far, in order, faulty ones too; forget() empties it.
+    /// The names of the last kCallsKept calls, in order, faulty ones too; forget() empties it.
     [[nodiscard]] std::vector<std::string> calls() const;
     void forget();
     /// How many calls a rule has met since the last clear().

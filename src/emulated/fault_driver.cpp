@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rules, and every function of the seam run past them.
+// Every function of the seam, run past the rules.
 #include <fabricmem/fault_driver.hpp>
 
 #include <algorithm>
 #include <cctype>
-#include <condition_variable>
-#include <mutex>
-#include <new>
 #include <optional>
 #include <utility>
 
 #include <fabricmem/error.hpp>
 
-#include "emulated/numbers.hpp"
+#include "emulated/fault_rules.hpp"
 #include "text/text.hpp"
 
 namespace fabricmem {
 namespace {
 
 using detail::formatted;
+
+constexpr auto kLongestDelay = std::chrono::hours(24);
 
 [[noreturn]] void refuse(std::string what) {
     throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(what)});
@@ -32,18 +31,6 @@ std::string plain(std::string_view name) {
         if (letter != '_') letters += static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
     }
     return letters;
-}
-
-struct Active {
-    Fault fault;
-    const char* name = nullptr;  // of the seam's function; null: every one
-    std::uint64_t seen = 0;      // calls of that name since add()
-};
-
-// 0 to 1, from the rule's place and the call's number alone: threads do not change it.
-double chance(std::uint64_t seed, std::uint64_t rule, std::uint64_t call) {
-    const std::uint64_t bits = detail::emulated::mix(detail::emulated::mix(seed ^ (rule << 48U)) ^ call);
-    return static_cast<double>(bits >> 11U) * 0x1.0p-53;
 }
 
 const char* const kNames[] = {
@@ -122,132 +109,40 @@ const char* find_name(const std::string& call) {
 
 }  // namespace
 
-struct FaultDriver::Rules {
-    // What meets one call.
-    struct Verdict {
-        std::chrono::microseconds delay{0};
-        bool hang = false;
-        std::optional<CUresult> failure;
-    };
-
-    explicit Rules(std::uint64_t seed_of_chances) : seed(seed_of_chances) {}
-
-    Verdict judge(const char* name) {
-        const std::lock_guard lock(mutex);
-        calls.push_back(name);
-        Verdict verdict;
-        for (std::size_t i = 0; i < active.size(); ++i) {
-            Active& rule = active[i];
-            if (rule.name != nullptr && std::string_view(rule.name) != name) continue;
-            ++rule.seen;
-            if (rule.fault.number != 0 && rule.fault.number != rule.seen) continue;
-            if (rule.fault.probability < 1 && chance(seed, i, rule.seen) >= rule.fault.probability) continue;
-            apply(rule.fault, verdict);
-        }
-        return verdict;
-    }
-
-    void apply(const Fault& fault, Verdict& verdict) {
-        switch (fault.effect) {
-            case Fault::Effect::fail:
-                if (verdict.failure.has_value()) return;
-                verdict.failure = fault.result;
-                break;
-            case Fault::Effect::delay: verdict.delay += fault.delay; break;
-            case Fault::Effect::hang: verdict.hang = true; break;
-        }
-        ++met;
-    }
-
-    void wait(const Verdict& verdict) {
-        std::unique_lock lock(mutex);
-        if (verdict.delay.count() > 0) {
-            // clear() ends a delay too.
-            const std::uint64_t since = cleared;
-            changed.wait_for(lock, verdict.delay, [&] { return cleared != since; });
-        }
-        if (!verdict.hang) return;
-        const std::uint64_t since = released;
-        ++hanging;
-        changed.notify_all();
-        changed.wait(lock, [&] { return released != since; });
-        --hanging;
-        changed.notify_all();
-    }
-
-    const std::uint64_t seed;
-    mutable std::mutex mutex;  // guards all below
-    mutable std::condition_variable changed;
-    std::vector<Active> active;
-    std::vector<const char*> calls;
-    std::uint64_t met = 0;
-    std::uint64_t released = 0;  // how often hangs were ended
-    std::uint64_t cleared = 0;
-    std::size_t hanging = 0;
-};
-
 FaultDriver::FaultDriver(std::shared_ptr<Driver> inner, std::uint64_t seed)
     : ForwardingDriver(std::move(inner)), rules_(std::make_unique<Rules>(seed)) {}
 
 FaultDriver::~FaultDriver() {
-    std::unique_lock lock(rules_->mutex);
-    ++rules_->released;
-    rules_->changed.notify_all();
-    rules_->changed.wait(lock, [&] { return rules_->hanging == 0; });
+    if (rules_->forked()) {
+        Rules::abandon(std::move(rules_));
+    } else {
+        rules_->end();
+    }
 }
 
 void FaultDriver::add(Fault fault) {
-    Active rule;
+    const char* name = nullptr;
     if (!fault.call.empty()) {
-        rule.name = find_name(fault.call);
-        if (rule.name == nullptr) refuse(formatted("a fault for {}, which the Driver seam does not have", fault.call));
+        name = find_name(fault.call);
+        if (name == nullptr) refuse(formatted("a fault for {}, which the Driver seam does not have", fault.call));
     }
     if (!(fault.probability >= 0 && fault.probability <= 1))
         refuse(formatted("a fault's probability of {}, not 0 to 1", fault.probability));
-    if (fault.delay.count() < 0) refuse(formatted("a fault's delay of {} us", fault.delay.count()));
-    rule.fault = std::move(fault);
-    const std::lock_guard lock(rules_->mutex);
-    rules_->active.push_back(std::move(rule));
+    if (fault.delay.count() < 0 || fault.delay > kLongestDelay)
+        refuse(formatted("a fault's delay of {} us, not 0 to 24 hours", fault.delay.count()));
+    if (fault.effect == Fault::Effect::fail && fault.result == CUDA_SUCCESS)
+        refuse("a fault that fails with CUDA_SUCCESS");
+    rules_->add(std::move(fault), name);
 }
 
-void FaultDriver::clear() {
-    const std::lock_guard lock(rules_->mutex);
-    rules_->active.clear();
-    rules_->met = 0;
-    ++rules_->released;
-    ++rules_->cleared;
-    rules_->changed.notify_all();
-}
-
-void FaultDriver::end_hangs() {
-    const std::lock_guard lock(rules_->mutex);
-    ++rules_->released;
-    rules_->changed.notify_all();
-}
-
-std::vector<std::string> FaultDriver::calls() const {
-    const std::lock_guard lock(rules_->mutex);
-    return {rules_->calls.begin(), rules_->calls.end()};
-}
-
-void FaultDriver::forget() {
-    const std::lock_guard lock(rules_->mutex);
-    rules_->calls.clear();
-}
-
-std::uint64_t FaultDriver::met() const {
-    const std::lock_guard lock(rules_->mutex);
-    return rules_->met;
-}
-
-std::size_t FaultDriver::hanging() const {
-    const std::lock_guard lock(rules_->mutex);
-    return rules_->hanging;
-}
-
+void FaultDriver::clear() { rules_->clear(); }
+void FaultDriver::end_hangs() { rules_->end_hangs(); }
+std::vector<std::string> FaultDriver::calls() const { return rules_->calls(); }
+void FaultDriver::forget() { rules_->forget(); }
+std::uint64_t FaultDriver::met() const { return rules_->met(); }
+std::size_t FaultDriver::hanging() const { return rules_->hanging(); }
 bool FaultDriver::wait_until_hanging(std::size_t count, std::chrono::milliseconds timeout) const {
-    std::unique_lock lock(rules_->mutex);
-    return rules_->changed.wait_for(lock, timeout, [&] { return rules_->hanging >= count; });
+    return rules_->wait_until_hanging(count, timeout);
 }
 
 const std::vector<std::string>& FaultDriver::call_names() {
@@ -257,21 +152,18 @@ const std::vector<std::string>& FaultDriver::call_names() {
 
 template <typename Call>
 CUresult FaultDriver::ask(const char* name, Call&& call) noexcept {
-    try {
-        const Rules::Verdict verdict = rules_->judge(name);
-        if (verdict.hang || verdict.delay.count() > 0) rules_->wait(verdict);
-        if (verdict.failure.has_value()) return *verdict.failure;
-    } catch (const std::bad_alloc&) {
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    return call();
+    const std::optional<CUresult> fault = rules_->enter(name);
+    const CUresult result = fault.has_value() ? *fault : call();
+    rules_->leave();
+    return result;
 }
 
 template <typename Call>
 CUresult FaultDriver::give_back(const char* name, Call&& call) noexcept {
-    const CUresult fault = ask(name, [] { return CUDA_SUCCESS; });
+    const std::optional<CUresult> fault = rules_->enter(name);
     const CUresult done = call();
-    return fault != CUDA_SUCCESS ? fault : done;
+    rules_->leave();
+    return fault.value_or(done);
 }
 
 CUresult FaultDriver::init(unsigned int flags) noexcept {

@@ -45,6 +45,12 @@ std::string_view take_after(std::string_view& text, char mark) {
     return taken;
 }
 
+CUresult result_in(std::string_view rule, std::string_view text) {
+    const int number = number_in<int>(rule, text);
+    if (number < 1 || number > CUDA_ERROR_UNKNOWN) refuse(rule, "fails with what is no CUresult of a failure");
+    return static_cast<CUresult>(number);
+}
+
 Fault fault_in(std::string_view rule) {
     Fault fault;
     std::string_view which = rule;
@@ -52,8 +58,7 @@ Fault fault_in(std::string_view rule) {
     if (effect.empty()) refuse(rule, "has no \"=\"");
     const std::string_view argument = take_after(effect, ':');
     if (effect == "fail") {
-        if (!argument.empty()) fault.result = static_cast<CUresult>(number_in<int>(rule, argument));
-        if (fault.result == CUDA_SUCCESS) refuse(rule, "fails with 0, which is success");
+        if (!argument.empty()) fault.result = result_in(rule, argument);
     } else if (effect == "delay") {
         fault.effect = Fault::Effect::delay;
         fault.delay = std::chrono::microseconds(number_in<std::uint32_t>(rule, argument));
@@ -93,11 +98,11 @@ std::shared_ptr<Driver> with_faults_from_environment(std::shared_ptr<Driver> dri
     }
     auto faulty = std::make_shared<FaultDriver>(std::move(driver), seed);
     for (const std::string_view rule : rules) {
+        Fault fault = fault_in(rule);
         try {
-            faulty->add(fault_in(rule));
+            faulty->add(std::move(fault));
         } catch (const Error& error) {
-            if (error.details().subject.find(kVariable) != std::string::npos) throw;
-            refuse(rule, error.details().subject);
+            refuse(rule, detail::formatted("is refused: {}", error.details().subject));
         }
     }
     return faulty;
