@@ -2,6 +2,8 @@
 // The two owners: FabricBuffer makes and exports memory, ImportedFabricBuffer maps a peer's. No CUDA type.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -87,6 +89,13 @@ struct ImportOptions {
     HostAccess host_access = HostAccess::automatic;
     Permission permission = Permission::read_write;
     std::uint64_t alignment_bytes = 0;  ///< as in FabricBufferOptions
+    /// How long an import may take. 0: for as long as the driver takes, on the caller's thread. Else its driver calls
+    /// are made on a thread of their own, and one that has not returned by then is abandoned: Error{timed_out} names
+    /// the call and both sides. The thread owns all that the call touches, the driver too; what comes of the call is
+    /// given back when it returns (stuck_calls() counts it until then), and the process's end does not wait for it.
+    std::chrono::milliseconds timeout{0};
+    /// The same for each end of the buffer: close(), the destructor, a move assignment over it. nullopt: as `timeout`.
+    std::optional<std::chrono::milliseconds> tear_down_timeout{};
 };
 
 /// What the two owners share: one whole allocation, mapped at one address. Movable, not copyable; empty when moved from
@@ -177,22 +186,33 @@ public:
 /// lost node.
 class FABRICMEM_API ImportedFabricBuffer : public MappedBuffer {
 public:
-    /// Imports the blob's allocation, maps it whole, and points to the blob's range. Blocks for as long as the driver
-    /// does: importing from another node asks the IMEX daemon, which can wait without limit for a lost peer.
+    /// Imports the blob's allocation, maps it whole, and points to the blob's range. Importing from another node asks
+    /// the IMEX daemon, which can wait without limit for a lost peer: without ImportOptions::timeout this blocks for as
+    /// long.
     ///
-    /// Throws Error: bad_blob and unsupported (a wrong kind or size) before any driver call, but for a bare handle,
-    /// whose granularity is asked for first; bad_argument. Where a call of the import failed, with both sides'
-    /// identity: peer_gone, not_permitted (another IMEX channel), foreign_domain, system (no IMEX daemon),
-    /// out_of_memory, closed (at exit, after the driver's end), driver.
+    /// Throws Error: timed_out; conflict, where 64 calls of this driver's that were abandoned have not returned;
+    /// system, where no thread can be started for a timeout; bad_blob and unsupported (a wrong kind or size) before any
+    /// driver call, but for a bare handle, whose granularity is asked for first; bad_argument. Where a call of the
+    /// import failed, with both sides' identity: peer_gone, not_permitted (another IMEX channel), foreign_domain,
+    /// system (no IMEX daemon), out_of_memory, closed (at exit, after the driver's end), driver.
     ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = {});
     ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept;
     ImportedFabricBuffer& operator=(ImportedFabricBuffer&&) noexcept;
+    /// As close(), but reports to the log alone. Dropping the last import from another node asks the IMEX daemon too:
+    /// with a tear_down_timeout a destructor does not wait longer, and where no thread can be had for it, the tear-down
+    /// is left to the next one that the driver's calls with a timeout get.
     ~ImportedFabricBuffer();
 
     /// Unmaps, releases and gives the address back. Throws Error where a driver call failed; what could be released is,
-    /// and the buffer is closed all the same.
+    /// and the buffer is closed all the same. With a tear_down_timeout also timed_out: the rest is given back when the
+    /// call returns; and, with the buffer left open, conflict and system, as the constructor.
     void close();
 };
+
+/// How many calls of this driver's were abandoned at a deadline (ImportOptions::timeout) and have not returned, or not
+/// given back yet what came of them. 0 in a forked child. Any thread. A FabricBuffer's own calls have no deadline: no
+/// other node is asked for them.
+[[nodiscard]] FABRICMEM_API std::size_t stuck_calls(const Driver& driver) noexcept;
 
 /// As ImportedFabricBuffer's constructor, but nullopt where the exporter has released the memory or is gone
 /// (peer_gone).

@@ -10,6 +10,7 @@
 #include "log/log.hpp"
 #include "platform/fork_epoch.hpp"
 #include "text/text.hpp"
+#include "worker/workers.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -34,6 +35,10 @@ BufferParts::~BufferParts() {
     const std::uint64_t bytes = range.get().bytes;
     const TearDownFailure failure = tear_down();
     if (failure.call != nullptr) log_failure(failure.call, bytes, failure.result);
+}
+
+void BufferParts::at(const char* call) noexcept {
+    if (progress != nullptr) progress->enter(call);
 }
 
 bool BufferParts::forked() const noexcept { return fork_epoch() != made_in; }
@@ -67,12 +72,15 @@ TearDownFailure BufferParts::tear_down() noexcept {
     TearDownFailure first;
     const Range whole = range.get();
     const bool was_mapped = static_cast<bool>(mapping);
+    if (was_mapped) at(MappingTraits::kCloseCall);
     note(first, MappingTraits::kCloseCall, whole.bytes, mapping.close());
+    if (allocation) at(AllocationTraits::kCloseCall);
     note(first, AllocationTraits::kCloseCall, whole.bytes, allocation.close());
     if (range && was_mapped && retire_address == RetireAddress::yes) {
         range.abandon();
         DriverState::of(*driver).retire(whole.address, whole.bytes);
     }
+    if (range) at(AddressRangeTraits::kCloseCall);
     note(first, AddressRangeTraits::kCloseCall, whole.bytes, range.close());
     return first;
 }

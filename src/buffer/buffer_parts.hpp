@@ -3,6 +3,7 @@
 // unmap, release, free the range, let the driver go. test/fabric_buffer_test.cpp holds the order.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +14,9 @@
 #include "vmm/unique_handle.hpp"
 
 namespace fabricmem::detail {
+
+class Progress;
+class TearDownJob;
 
 struct TearDownFailure {
     const char* call = nullptr;
@@ -30,6 +34,10 @@ struct BufferParts {
     /// forgets everything instead. Empty afterwards; a second call does nothing.
     TearDownFailure tear_down() noexcept;
 
+    /// Says what is done now to whoever may give it up.
+    void at(const char* call) noexcept;
+    /// Whether the tear-down has to end by a deadline (buffer/deadline.hpp).
+    [[nodiscard]] bool has_deadline() const noexcept { return tear_down_job != nullptr; }
     /// Whether this process is a child that was forked after the buffer was made.
     [[nodiscard]] bool forked() const noexcept;
     [[nodiscard]] void* base() const noexcept;
@@ -49,6 +57,10 @@ struct BufferParts {
     HandleBlob blob;
     RetireAddress retire_address = RetireAddress::no;
     std::function<void(const BufferInfo&)> before_tear_down;  // empty until on_make has succeeded
+
+    std::chrono::milliseconds tear_down_timeout{0};
+    std::shared_ptr<TearDownJob> tear_down_job;  // made with the buffer: its end must not need memory
+    Progress* progress = nullptr;                // of the job that makes or ends the buffer
 };
 
 /// The ordinals in a caller's access list, ascending, each once. Throws Error{bad_argument} for one that does not

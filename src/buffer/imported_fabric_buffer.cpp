@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Maps memory that a peer, or this process, exported.
+#include <exception>
 #include <utility>
 #include <vector>
 
 #include "buffer/buffer_parts.hpp"
+#include "buffer/deadline.hpp"
 #include "driver/driver_state.hpp"
+#include "log/log.hpp"
 #include "text/text.hpp"
 #include "vmm/vmm.hpp"
 
@@ -88,10 +91,9 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     return plan;
 }
 
+// `progress` is null where nobody may give the import up.
 std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const HandleBlob& blob,
-                                    const ImportOptions& options) {
-    check_blob(blob);
-    detail::check_driver(driver);
+                                    const ImportOptions& options, detail::Progress* progress) {
     ImportPlan plan = make_plan(*driver, blob, options);
     auto parts = std::make_unique<BufferParts>(std::move(driver));
     Driver& calls = *parts->driver;
@@ -101,29 +103,100 @@ std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const Handle
     parts->rdma = blob.rdma.value_or(false);
     parts->access = std::move(plan.access);
     parts->blob = blob;
+    parts->progress = progress;
+    parts->tear_down_timeout = options.tear_down_timeout.value_or(options.timeout);
+    if (parts->tear_down_timeout.count() > 0) {
+        parts->tear_down_job = std::make_shared<detail::TearDownJob>(parts->driver);
+        static_cast<void>(DriverState::of(calls).workers());
+    }
     const CallContext about{
         .call = {}, .bytes = blob.mapped_bytes, .location = plan.location, .imported = &parts->blob};
+    parts->at("cuMemAddressReserve");
     parts->range = detail::reserve(calls, blob.mapped_bytes, plan.alignment, about);
+    parts->at("cuMemImportFromShareableHandle");
     parts->allocation = detail::import_fabric(calls, blob, about);
+    parts->at("cuMemMap");
     parts->mapping = detail::map(calls, parts->range.get(), parts->allocation.get(), about);
+    parts->at("cuMemSetAccess");
     detail::grant_access(calls, parts->range.get(), parts->access, plan.host, about);
+    parts->progress = nullptr;
     return parts;
+}
+
+class ImportJob final : public detail::Job {
+public:
+    ImportJob(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options)
+        : Job(driver), driver_(std::move(driver)), blob_(blob), options_(options) {}
+
+    void run() noexcept override {
+        try {
+            static_cast<void>(DriverState::of(*driver_).identity());  // for the text, should it come to that
+            parts = import(driver_, blob_, options_, &progress);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+    }
+    void clean_up() noexcept override {
+        if (parts == nullptr) return;
+        parts.reset();
+        detail::log(LogLevel::info, "an import of {} bytes, which had been given up, came and is released",
+                    blob_.mapped_bytes);
+    }
+
+    std::unique_ptr<BufferParts> parts;
+    std::exception_ptr failure;
+
+private:
+    std::shared_ptr<Driver> driver_;
+    HandleBlob blob_;
+    ImportOptions options_;
+};
+
+std::unique_ptr<BufferParts> import_within(const std::shared_ptr<Driver>& driver, const HandleBlob& blob,
+                                           const ImportOptions& options) {
+    const auto job = std::make_shared<ImportJob>(driver, blob, options);
+    const auto deadline = detail::deadline_after(options.timeout);
+    if (DriverState::of(*driver).workers().run(job, deadline) == detail::Ended::no) {
+        std::optional<Location> location;
+        if (const auto topology = DriverState::of(*driver).known().topology; topology != nullptr)
+            location = location_here(blob, *topology);
+        throw detail::timed_out({"importing", job->progress.call(), options.timeout, location}, *driver, blob);
+    }
+    if (job->failure != nullptr) std::rethrow_exception(job->failure);
+    return std::move(job->parts);
+}
+
+std::unique_ptr<BufferParts> import_checked(std::shared_ptr<Driver> driver, const HandleBlob& blob,
+                                            const ImportOptions& options) {
+    check_blob(blob);
+    detail::check_timeout(options.timeout);
+    detail::check_timeout(options.tear_down_timeout.value_or(options.timeout));
+    detail::check_driver(driver);
+    if (options.timeout.count() > 0) return import_within(driver, blob, options);
+    return import(std::move(driver), blob, options, nullptr);
 }
 
 }  // namespace
 
 ImportedFabricBuffer::ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob,
                                            const ImportOptions& options)
-    : MappedBuffer(import(std::move(driver), blob, options)) {}
+    : MappedBuffer(import_checked(std::move(driver), blob, options)) {}
 ImportedFabricBuffer::ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept = default;
-ImportedFabricBuffer& ImportedFabricBuffer::operator=(ImportedFabricBuffer&&) noexcept = default;
-ImportedFabricBuffer::~ImportedFabricBuffer() = default;
+ImportedFabricBuffer& ImportedFabricBuffer::operator=(ImportedFabricBuffer&& other) noexcept {
+    if (this == &other) return *this;
+    detail::let_go(std::move(parts()));
+    MappedBuffer::operator=(std::move(other));
+    return *this;
+}
+ImportedFabricBuffer::~ImportedFabricBuffer() { detail::let_go(std::move(parts())); }
 
 void ImportedFabricBuffer::close() {
+    if (parts() == nullptr) return;
+    const bool ours = !parts()->forked();
+    detail::TearDownFailure failure;
+    if (ours && parts()->has_deadline()) failure = detail::tear_down_within(parts());
     const std::unique_ptr<BufferParts> owned = std::move(parts());  // closed from here on, whatever happens
-    if (owned == nullptr) return;
-    const bool ours = !owned->forked();
-    const detail::TearDownFailure failure = owned->tear_down();
+    if (failure.call == nullptr) failure = owned->tear_down();      // empty already, where there is a deadline
     if (failure.call != nullptr) {
         detail::raise(failure.result, *owned->driver,
                       {.call = failure.call,

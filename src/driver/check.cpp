@@ -367,6 +367,18 @@ std::string describe_importer(Driver& driver) {
     return text + describe_channel(state.imex_channel());
 }
 
+std::string describe_known_importer(const Driver& driver) {
+    const KnownFacts known = DriverState::of(driver).known();
+    std::string text = known.identity == nullptr ? "not known" : describe(*known.identity);
+    if (known.topology == nullptr) return text;
+    for (const DeviceFacts& device : known.topology->devices) {
+        text += formatted(", device {}", to_string(device.uuid));
+        const auto place = known.fabric_places.find(device.pci_bus_id);
+        if (place != known.fabric_places.end()) text += describe(place->second);
+    }
+    return text + describe_channel(known.imex_channel);
+}
+
 Error explain(CUresult result, Driver& driver, const CallContext& context) {
     ErrorDetails details{.kind = ErrorKind::driver,
                          .code = static_cast<int>(result),

@@ -39,6 +39,8 @@ void log_failure(std::string_view call, std::uint64_t bytes, CUresult result) no
 /// "host 4f…, boot 7a…, process 123 (namespace 4026531836), device GPU-…, cluster …/clique 1, IMEX channel 0"
 [[nodiscard]] std::string describe_exporter(const HandleBlob& blob);
 [[nodiscard]] std::string describe_importer(Driver& driver);
+/// As far as it is known by now: makes no call of the driver's or the platform's.
+[[nodiscard]] std::string describe_known_importer(const Driver& driver);
 
 [[nodiscard]] Location location_of(const CUmemAllocationProp& properties) noexcept;
 

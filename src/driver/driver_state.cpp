@@ -62,9 +62,28 @@ std::optional<int> Topology::ordinal_of(const Id128& uuid) const noexcept {
 }
 
 DriverState::DriverState(Driver& driver) noexcept : driver_(driver), made_in_(fork_epoch()) {}
-DriverState::~DriverState() = default;
+DriverState::~DriverState() {
+    if (workers_ != nullptr && forked()) leave_to_parent(workers_.release());
+}
 
 bool DriverState::forked() const noexcept { return fork_epoch() != made_in_; }
+
+KnownFacts DriverState::known() const {
+    const std::lock_guard lock(mutex_);
+    return {topology_, identity_, imex_channel_, fabric_places_};
+}
+
+Workers& DriverState::workers() {
+    const std::lock_guard lock(mutex_);
+    if (workers_ == nullptr) workers_ = std::make_unique<Workers>();
+    return *workers_;
+}
+
+const Workers* DriverState::workers_if_any() const noexcept {
+    if (forked()) return nullptr;
+    const std::lock_guard lock(mutex_);
+    return workers_.get();
+}
 
 Topology DriverState::learn_topology() {
     int count = 0;

@@ -19,6 +19,8 @@
 #include <fabricmem/platform.hpp>
 #include <fabricmem/types.hpp>
 
+#include "worker/workers.hpp"
+
 namespace fabricmem::detail {
 
 struct DeviceFacts {
@@ -60,6 +62,14 @@ struct MemoryFacts {
     HandleBlob blob;                          // what no buffer changes
 };
 
+/// What has been learnt of a machine so far.
+struct KnownFacts {
+    std::shared_ptr<const Topology> topology;
+    std::shared_ptr<const ProcessIdentity> identity;
+    std::optional<std::int32_t> imex_channel;
+    std::map<std::string, std::optional<FabricPlace>> fabric_places;  // by PCI bus id
+};
+
 class DriverState {
 public:
     static constexpr std::size_t kRetiredRangesMax = 1024;
@@ -89,6 +99,14 @@ public:
     /// Keeps a reserved range from being used again; gives the oldest ones back beyond the caps.
     void retire(CUdeviceptr address, std::uint64_t bytes) noexcept;
 
+    /// What is known by now, for texts about a call that hangs: asks neither the driver nor the platform.
+    [[nodiscard]] KnownFacts known() const;
+
+    /// The threads of this driver's calls with a deadline; made when first asked for.
+    [[nodiscard]] Workers& workers();
+    /// As workers(); null where there never was such a call, and in a forked child.
+    [[nodiscard]] const Workers* workers_if_any() const noexcept;
+
     /// True in a child that was forked after the driver was made.
     [[nodiscard]] bool forked() const noexcept;
 
@@ -105,7 +123,7 @@ private:
 
     Driver& driver_;
     std::uint64_t made_in_;
-    std::mutex mutex_;  // guards all below; never held across a call of the driver or the platform
+    mutable std::mutex mutex_;  // guards all below; never held across a call of the driver or the platform
     std::shared_ptr<const Topology> topology_;
     std::shared_ptr<const ProcessIdentity> identity_;
     std::vector<std::shared_ptr<const MemoryFacts>> memory_;
@@ -114,6 +132,7 @@ private:
     std::map<std::string, std::optional<FabricPlace>> fabric_places_;  // by PCI bus id
     std::deque<RetiredRange> retired_;
     std::uint64_t retired_bytes_ = 0;
+    std::unique_ptr<Workers> workers_;
 };
 
 }  // namespace fabricmem::detail

@@ -114,7 +114,7 @@ FaultDriver::FaultDriver(std::shared_ptr<Driver> inner, std::uint64_t seed)
 
 FaultDriver::~FaultDriver() {
     if (rules_->forked()) {
-        Rules::abandon(std::move(rules_));
+        detail::leave_to_parent(rules_.release());
     } else {
         rules_->end();
     }

@@ -2,7 +2,6 @@
 #include "emulated/fault_rules.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
 #include "emulated/numbers.hpp"
@@ -101,14 +100,6 @@ void FaultDriver::Rules::end() noexcept {
     ++cleared_;
     changed_.notify_all();
     changed_.wait(lock, [&] { return under_way_ == 0; });
-}
-
-void FaultDriver::Rules::abandon(std::unique_ptr<Rules> rules) noexcept {
-    static constinit std::atomic<Rules*> kept{nullptr};
-    Rules* const mine = rules.release();
-    mine->next_abandoned_ = kept.load(std::memory_order_relaxed);
-    while (!kept.compare_exchange_weak(mine->next_abandoned_, mine, std::memory_order_release)) {
-    }
 }
 
 std::vector<std::string> FaultDriver::Rules::calls() const {

@@ -31,10 +31,6 @@ struct FaultDriver::Rules {
 
     /// A child of fork() has the rules as they were for another thread, locked perhaps: it does without.
     [[nodiscard]] bool forked() const noexcept { return detail::fork_epoch() != made_in_; }
-    /// For a child: destroying what the parent's threads wait for could wait for them. Kept reachable, since a leak
-    /// checker can't know that it is meant.
-    static void abandon(std::unique_ptr<Rules> rules) noexcept;
-
     [[nodiscard]] std::vector<std::string> calls() const;
     void forget();
     [[nodiscard]] std::uint64_t met() const;
@@ -70,7 +66,6 @@ private:
     std::uint64_t cleared_ = 0;
     std::size_t hanging_ = 0;
     std::size_t under_way_ = 0;
-    Rules* next_abandoned_ = nullptr;
 };
 
 }  // namespace fabricmem

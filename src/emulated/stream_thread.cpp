@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The thread that does what had to wait: started with the first such work, gone soon after the last.
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,6 +8,7 @@
 
 #include "emulated/guarded.hpp"
 #include "emulated/stream_engine.hpp"
+#include "platform/signals_blocked.hpp"
 
 namespace fabricmem::detail::emulated {
 
@@ -19,22 +19,6 @@ constexpr std::chrono::milliseconds kLinger{10};
 
 constexpr unsigned int kYields = 200;     // rounds of polling before it sleeps
 constexpr long kLongestSleepNs = 50'000;  // what a waiting stream may notice too late
-
-// The application's signals are not for the emulator's thread.
-class SignalsBlocked {
-public:
-    SignalsBlocked() noexcept {
-        sigset_t all;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-    }
-    SignalsBlocked(const SignalsBlocked&) = delete;
-    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-    ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-private:
-    sigset_t before_{};
-};
 
 }  // namespace
 

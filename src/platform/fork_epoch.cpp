@@ -59,4 +59,16 @@ std::uint64_t fork_epoch() noexcept {
     return word->compare_exchange_strong(seen, next) ? next : seen;
 }
 
+void leave_to_parent(const void* object) noexcept {
+    struct Left {
+        const void* object;
+        Left* next;
+    };
+    static constinit std::atomic<Left*> all{nullptr};
+    Left* const left = new (std::nothrow) Left{object, all.load(std::memory_order_relaxed)};
+    if (left == nullptr) return;
+    while (!all.compare_exchange_weak(left->next, left, std::memory_order_release)) {
+    }
+}
+
 }  // namespace fabricmem::detail

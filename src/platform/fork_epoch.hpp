@@ -12,4 +12,8 @@ namespace fabricmem::detail {
 /// cloned without its memory) from it. Says nothing of unrelated processes. Any thread; takes no lock.
 [[nodiscard]] FABRICMEM_API std::uint64_t fork_epoch() noexcept;
 
+/// For a forked child: what can't be ended there (a condition variable that threads of the parent wait for) is left
+/// alone, and kept reachable, since a leak checker can't know that this is meant.
+FABRICMEM_API void leave_to_parent(const void* object) noexcept;
+
 }  // namespace fabricmem::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ends while buffers are alive: in statics made before and after the driver, in thread_local storage, in a thread that
-// still runs. Exit code 0 unless something crashes. Run by lifetime_test.cpp.
+// still runs; and while calls of the driver hang that were given up. Exit code 0 unless something crashes. Run by
+// lifetime_test.cpp and deadline_test.cpp.
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/fault_driver.hpp>
 
 namespace {
 
@@ -47,12 +49,33 @@ void live_in_thread(const std::shared_ptr<fabricmem::Driver>& driver) {
     if (::read(made[0], &done, 1) != 1) std::exit(3);
 }
 
+// An import and a tear-down that never return.
+bool leave_calls_stuck(const std::shared_ptr<fabricmem::Driver>& inner) {
+    static const FabricBuffer own(inner, 1);
+    static const auto driver = std::make_shared<fabricmem::FaultDriver>(inner);
+    static std::optional<ImportedFabricBuffer> imported(
+        std::in_place, driver, own.blob(),
+        fabricmem::ImportOptions{.tear_down_timeout = std::chrono::milliseconds(10)});
+    driver->add({.effect = fabricmem::Fault::Effect::hang, .call = "cuMemRelease"});
+    driver->add({.effect = fabricmem::Fault::Effect::hang, .call = "cuMemImportFromShareableHandle"});
+    imported.reset();
+    try {
+        static const ImportedFabricBuffer late(driver, own.blob(), {.timeout = std::chrono::milliseconds(10)});
+    } catch (const fabricmem::Error& error) {
+        return error.kind() == fabricmem::ErrorKind::timed_out && fabricmem::stuck_calls(*driver) == 2 &&
+               driver->wait_until_hanging(2, std::chrono::seconds(60));
+    }
+    return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const std::string_view how = argc > 1 ? argv[1] : "return";
+    const bool stuck = argc > 2 && argv[2] == std::string_view("stuck");
     try {
         const auto driver = make_driver();
+        if (stuck && !leave_calls_stuck(driver)) return 4;
         first_static.emplace(driver, 1);
         import_static.emplace(driver, late_static(driver).blob());
         live_in_thread(driver);

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/workers.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <fabricmem/error.hpp>
+
+#include "platform/signals_blocked.hpp"
+#include "text/text.hpp"
+
+namespace fabricmem::detail {
+
+Job::Job(std::shared_ptr<const void> owner) noexcept : owner_(std::move(owner)) {}
+Job::~Job() = default;
+
+Ended Workers::run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) {
+    if (const std::size_t now = stuck(); now >= kStuckMax) {
+        throw Error({.kind = ErrorKind::conflict,
+                     .subject = formatted("no other call with a deadline is begun while {} have not returned", now),
+                     .cause = "calls of the driver hang; likely the IMEX daemon waits for peers that are lost",
+                     .cure = "look at nvidia-imex, and end the process"});
+    }
+    start(job);
+    take_on_left();
+    std::unique_lock lock(mutex_);
+    if (changed_.wait_until(lock, deadline, [&] { return job->state_ == Job::State::done; })) return Ended::yes;
+    job->state_ = Job::State::given_up;
+    ++stuck_;
+    return Ended::no;
+}
+
+void Workers::start(std::shared_ptr<Job> job) {
+    try {
+        const SignalsBlocked blocked;
+        // Detached: the end of a thread runs what libcuda has registered for it, and that may wait for a call that
+        // hangs.
+        std::thread([this, job = std::move(job)]() mutable { work(std::move(job)); }).detach();
+    } catch (const std::system_error& error) {
+        throw Error({.kind = ErrorKind::system,
+                     .call = "pthread_create",
+                     .subject = "a thread for a call with a deadline",
+                     .cause = error.code().message(),
+                     .cure = "raise the limit of threads (ulimit -u, or the container's pids limit)"});
+    }
+}
+
+void Workers::work(std::shared_ptr<Job> job) noexcept {
+    ::pthread_setname_np(::pthread_self(), "fabricmem-call");  // for those who look at a process's threads
+    job->run();
+    {
+        const std::lock_guard lock(mutex_);
+        Job& ended = *job;
+        if (ended.state_ == Job::State::waited_for) {
+            // Who waits has a reference too and lets go of it once it has seen `done`: not even the driver's end is
+            // left to this thread.
+            job.reset();
+            ended.state_ = Job::State::done;
+            changed_.notify_all();
+            return;
+        }
+    }
+    finish(std::move(job));
+}
+
+void Workers::finish(std::shared_ptr<Job> job) noexcept {
+    for (;;) {
+        job->clean_up();
+        std::shared_ptr<Job> next;
+        {
+            const std::lock_guard lock(mutex_);
+            --stuck_;
+            next = pop_left();
+            changed_.notify_all();
+        }
+        if (next == nullptr) return;  // the job dies here, and perhaps all this with it
+        job = std::move(next);
+        job->run();
+    }
+}
+
+void Workers::leave(std::shared_ptr<Job> job) noexcept {
+    const std::lock_guard lock(mutex_);
+    job->state_ = Job::State::given_up;
+    job->next_ = std::move(left_);
+    left_ = std::move(job);
+    ++stuck_;
+}
+
+void Workers::take_on_left() noexcept {
+    std::shared_ptr<Job> job;
+    {
+        const std::lock_guard lock(mutex_);
+        job = pop_left();
+    }
+    if (job == nullptr) return;
+    try {
+        start(job);
+    } catch (const std::exception&) {  // still no thread: as it was
+        const std::lock_guard lock(mutex_);
+        job->next_ = std::move(left_);
+        left_ = std::move(job);
+    }
+}
+
+std::shared_ptr<Job> Workers::pop_left() noexcept {
+    std::shared_ptr<Job> job = std::move(left_);
+    if (job != nullptr) left_ = std::move(job->next_);
+    return job;
+}
+
+std::size_t Workers::stuck() const {
+    const std::lock_guard lock(mutex_);
+    return stuck_;
+}
+
+bool Workers::wait_until_stuck(std::size_t at_most, std::chrono::steady_clock::time_point deadline) const {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline, [&] { return stuck_ <= at_most; });
+}
+
+std::chrono::steady_clock::time_point deadline_after(std::chrono::milliseconds timeout) noexcept {
+    constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365 * 100);
+    return std::chrono::steady_clock::now() + std::min(timeout, kLongest);
+}
+
+}  // namespace fabricmem::detail
