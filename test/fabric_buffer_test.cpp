@@ -109,37 +109,6 @@ TEST_CASE("Making and destroying a buffer makes no call beyond the necessary one
     }
 }
 
-TEST_CASE("Each driver call of a buffer can fail without a leak", "[buffer][fault]") {
-    const auto emulated = make_emulated_driver({.devices = 2});
-    for (const Location& location : both_locations()) {
-        for (const Zeroing zeroing : {Zeroing::none, Zeroing::memset}) {
-            const FabricBufferOptions options{.location = location,
-                                              .host_access = HostAccess::none,
-                                              .permission = Permission::read_only,
-                                              .zeroing = zeroing};
-            int tried = 0;
-            for (int number = 1;; ++number) {
-                const auto driver = std::make_shared<FaultDriver>(emulated);
-                const EmulatedCounts before = emulated_counts(*emulated);
-                driver->add({.number = static_cast<std::uint64_t>(number), .result = CUDA_ERROR_OUT_OF_MEMORY});
-                std::optional<Error> error;
-                {
-                    const QuietLog quiet;
-                    error = error_of([&] { FabricBuffer(driver, 1, options).close(); });
-                }
-                CAPTURE(to_string(location), static_cast<int>(zeroing), number, driver->calls().back());
-                REQUIRE(emulated_counts(*emulated) == before);
-                if (driver->met() == 0) break;
-                ++tried;
-                // Calls whose failure is no failure of the buffer's: those that only look, or put the caller's state
-                // back.
-                if (error.has_value()) CHECK(error->code() == CUDA_ERROR_OUT_OF_MEMORY);
-            }
-            CHECK(tried >= 9);
-        }
-    }
-}
-
 TEST_CASE("Out of memory is never taken for missing fabric", "[buffer][fault]") {
     const auto driver = make_emulated_driver({.device_memory_bytes = 8 * kMiB});
     const FabricBuffer first(driver, 6 * kMiB);

@@ -87,33 +87,6 @@ TEST_CASE("Importing and letting go makes no call beyond the necessary ones", "[
                                                       "mem_address_free"});
 }
 
-TEST_CASE("Each driver call of an import can fail without a leak", "[buffer][fault]") {
-    const auto emulated = make_emulated_driver({.devices = 2});
-    const FabricBuffer own(emulated, 1, {.location = Location::host_numa(0)});
-    HandleBlob bare = HandleBlob::from_bare(own.blob().bare_hex(), own.mapped_bytes(), Location::host_numa(0));
-    for (const HandleBlob& blob : {own.blob(), bare}) {
-        int tried = 0;
-        for (int number = 1;; ++number) {
-            const auto driver = std::make_shared<FaultDriver>(emulated);
-            const EmulatedCounts before = emulated_counts(*emulated);
-            driver->add({.number = static_cast<std::uint64_t>(number), .result = CUDA_ERROR_OUT_OF_MEMORY});
-            std::optional<Error> error;
-            {
-                const QuietLog quiet;
-                error = error_of([&] { ImportedFabricBuffer(driver, blob).close(); });
-            }
-            CAPTURE(number, driver->calls().back());
-            REQUIRE(emulated_counts(*emulated) == before);
-            if (driver->met() == 0) break;
-            ++tried;
-            REQUIRE(error.has_value());
-            CHECK(error->kind() == ErrorKind::out_of_memory);
-            CHECK(error->code() == CUDA_ERROR_OUT_OF_MEMORY);
-        }
-        CHECK(tried >= 7);
-    }
-}
-
 TEST_CASE("A blob that can't be imported is refused before any driver call", "[buffer]") {
     const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
     const FabricBuffer own(driver, 1);

@@ -91,24 +91,3 @@ TEST_CASE("A probe of host memory that no GPU gets access to says so", "[probe][
     CHECK(contains(result.summary, "no GPU got access"));
     CHECK(emulated_counts(*emulated) == EmulatedCounts());
 }
-
-TEST_CASE("Each driver call of a probe can fail without a leak", "[probe][fault]") {
-    const QuietLog quiet;
-    for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
-        int tried = 0;
-        for (int number = 1;; ++number) {
-            const auto emulated = make_emulated_driver({.devices = 2});
-            const auto driver = std::make_shared<FaultDriver>(emulated);
-            driver->add({.number = static_cast<std::uint64_t>(number), .result = CUDA_ERROR_OUT_OF_MEMORY});
-            const ProbeResult result = probe(driver, location);
-            CAPTURE(number, driver->calls().back());
-            REQUIRE(emulated_counts(*emulated) == EmulatedCounts());
-            if (driver->met() == 0) {
-                CHECK(result.usable());
-                break;
-            }
-            ++tried;
-        }
-        CHECK(tried > 25);
-    }
-}

@@ -176,8 +176,14 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
 bool still_referenced(Driver& driver, const HandleBlob& blob) noexcept {
     CUmemGenericAllocationHandle handle = 0;
     auto bytes = blob.handle;
-    if (driver.mem_import_from_shareable_handle(&handle, bytes.data(), CU_MEM_HANDLE_TYPE_FABRIC) != CUDA_SUCCESS)
+    const CUresult result = driver.mem_import_from_shareable_handle(&handle, bytes.data(), CU_MEM_HANDLE_TYPE_FABRIC);
+    if (result != CUDA_SUCCESS) {
+        // Any refusal is taken for "no": the memory is given back by now, and this was only a question.
+        if (result != CUDA_ERROR_NOT_SUPPORTED && result != CUDA_ERROR_DEINITIALIZED)
+            detail::log(LogLevel::info, "can't tell whether closed memory is still referenced: {}",
+                        static_cast<int>(result));
         return false;
+    }
     const detail::Allocation asked(driver, handle);
     return true;
 }

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/operations.hpp"
+
+#include <dirent.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <utility>
+
+namespace fabricmem::test {
+namespace {
+
+constexpr std::uint64_t kBytes = 5000;
+constexpr std::chrono::minutes kNever{10};  // a deadline that no call comes near
+
+const std::vector<Location>& places() {
+    static const std::vector<Location> all{Location::device(0), Location::device(1), Location::host_numa(0),
+                                           Location::host_numa(1), Location::host_nearest(1)};
+    return all;
+}
+
+template <typename Options>
+struct Named {
+    std::string name;
+    Options options;
+};
+
+std::vector<Named<FabricBufferOptions>> options_at(const Location& place) {
+    FabricBufferOptions plain;
+    plain.location = place;
+    std::vector<Named<FabricBufferOptions>> all;
+    const auto with = [&](std::string name, const std::function<void(FabricBufferOptions&)>& change) {
+        FabricBufferOptions options = plain;
+        change(options);
+        all.push_back({std::move(name), std::move(options)});
+    };
+    using Options = FabricBufferOptions&;
+    with("as by default", [](Options) {});
+    with("access by device 0 alone", [](Options options) { options.access = std::vector<int>{0}; });
+    with("access by devices 0 and 1, not 2", [](Options options) { options.access = std::vector<int>{1, 0}; });
+    with("no host access", [](Options options) { options.host_access = HostAccess::none; });
+    with("read-only", [](Options options) { options.permission = Permission::read_only; });
+    with("no RDMA", [](Options options) { options.rdma = Rdma::off; });
+    with("descriptors too", [](Options options) { options.kinds = {HandleKind::fabric, HandleKind::posix_fd}; });
+    with("aligned", [](Options options) { options.alignment_bytes = std::uint64_t{1} << 23; });
+    with("zeroed", [](Options options) { options.zeroing = Zeroing::memset; });
+    with("zeroed by device 1 alone", [](Options options) {
+        options.zeroing = Zeroing::memset;
+        options.access = std::vector<int>{1};
+        options.host_access = HostAccess::none;
+    });
+    with("zeroed, then read-only, no host access", [](Options options) {
+        options.zeroing = Zeroing::memset;
+        options.permission = Permission::read_only;
+        options.host_access = HostAccess::none;
+    });
+    with("address retired", [](Options options) { options.retire_address = RetireAddress::yes; });
+    with("with callbacks", [](Options options) {
+        options.on_make = [](const BufferInfo& info) { info.blob.validate(); };
+        options.before_tear_down = options.on_make;
+    });
+    if (place.is_host()) {
+        with("host access required", [](Options options) { options.host_access = HostAccess::required; });
+    } else {
+        with("RDMA required", [](Options options) { options.rdma = Rdma::required; });
+    }
+    return all;
+}
+
+std::vector<Named<ImportOptions>> import_options_at(const Location& place) {
+    std::vector<Named<ImportOptions>> all{
+        {"as by default", {}},
+        {"access by device 0 alone", {.access = std::vector<int>{0}}},
+        {"access by devices 0 and 1, not 2", {.access = std::vector<int>{1, 0}}},
+        {"no host access", {.host_access = HostAccess::none}},
+        {"read-only", {.permission = Permission::read_only}},
+        {"aligned", {.alignment_bytes = std::uint64_t{1} << 23}},
+        {"by a deadline", {.timeout = kNever}},
+        {"by a deadline, its end by none", {.timeout = kNever, .tear_down_timeout = std::chrono::milliseconds(0)}},
+        {"its end by a deadline", {.tear_down_timeout = kNever}},
+    };
+    if (place.is_host()) all.push_back({"host access required", {.host_access = HostAccess::required}});
+    return all;
+}
+
+// With a driver that has done it before: without what is learnt once.
+Operation warm(Operation operation) {
+    operation.name += ", again";
+    operation.prepare = [prepare = operation.prepare, act = operation.act](Scene& scene) {
+        prepare(scene);
+        act(scene);
+        scene.clear();
+        prepare(scene);
+    };
+    return operation;
+}
+
+class Table {
+public:
+    Table() {
+        for (const Location& place : places()) {
+            for (const auto& [name, options] : options_at(place)) own(to_string(place) + ", " + name, options);
+            add(
+                "probe(const std::shared_ptr<Driver>& driver, const Location& location)", to_string(place), nothing,
+                [place](Scene& scene) { scene.probed = probe(scene.driver, place); }, Told::answered);
+        }
+        const World world;  // for the places alone
+        for (std::size_t i = 0; i < world.exporters.size(); ++i) imports_of(world.exporters[i].location(), i);
+        import_of_own();
+    }
+
+    std::vector<Operation> take() { return std::move(operations_); }
+
+private:
+    using Step = std::function<void(Scene&)>;
+    using Blob = std::function<HandleBlob(const Scene&)>;
+
+    static void nothing(Scene&) {}
+
+    void add(const char* function, const std::string& name, Step prepare, Step act, Told told = Told::thrown) {
+        operations_.push_back(
+            {std::string(function) + " on " + name, function, told, std::move(prepare), std::move(act)});
+    }
+    // Once with a driver that knows nothing, once with one that does.
+    void add_both(const char* function, const std::string& name, const Step& prepare, const Step& act) {
+        add(function, name, prepare, act);
+        operations_.push_back(warm(operations_.back()));
+    }
+    void add_warm(const char* function, const std::string& name, const Step& prepare, const Step& act) {
+        add(function, name, prepare, act);
+        operations_.back() = warm(operations_.back());
+    }
+
+    void own(const std::string& name, const FabricBufferOptions& options) {
+        const Step make = [options](Scene& scene) { scene.make(options); };
+        const bool all = options.zeroing == Zeroing::memset || name.find("default") != std::string::npos;
+        constexpr const char* kMake =
+            "FabricBuffer::FabricBuffer(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions "
+            "options = {})";
+        if (all) {
+            add_both(kMake, name, nothing, make);
+        } else {
+            add_warm(kMake, name, nothing, make);
+        }
+        add("FabricBuffer::close()", name, make, [](Scene& scene) { scene.own->close(); });
+        add(
+            "FabricBuffer::~FabricBuffer()", name, make, [](Scene& scene) { scene.own.reset(); }, Told::logged);
+        add(
+            "FabricBuffer::operator=(FabricBuffer&&)", name,
+            [make](Scene& scene) {
+                make(scene);
+                scene.other.emplace(scene.driver, kBytes);
+            },
+            [](Scene& scene) { *scene.own = std::move(*scene.other); }, Told::logged);
+    }
+
+    void imports(const std::string& name, const Step& before, const Blob& blob, const ImportOptions& options,
+                 bool cold) {
+        constexpr const char* kImport =
+            "ImportedFabricBuffer::ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const "
+            "ImportOptions& options = {})";
+        constexpr const char* kIfAlive =
+            "import_if_alive(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = "
+            "{})";
+        const Step act = [blob, options](Scene& scene) { scene.imported.emplace(scene.driver, blob(scene), options); };
+        const Step act_if_alive = [blob, options](Scene& scene) {
+            scene.imported = import_if_alive(scene.driver, blob(scene), options);
+        };
+        if (cold) {
+            add_both(kImport, name, before, act);
+            add_both(kIfAlive, name, before, act_if_alive);
+        } else {
+            add_warm(kImport, name, before, act);
+            add_warm(kIfAlive, name, before, act_if_alive);
+        }
+        const Step make = [before, act](Scene& scene) {
+            before(scene);
+            act(scene);
+        };
+        add("ImportedFabricBuffer::close()", name, make, [](Scene& scene) { scene.imported->close(); });
+        add(
+            "ImportedFabricBuffer::~ImportedFabricBuffer()", name, make, [](Scene& scene) { scene.imported.reset(); },
+            Told::logged);
+        add(
+            "ImportedFabricBuffer::operator=(ImportedFabricBuffer&&)", name,
+            [make, blob](Scene& scene) {
+                make(scene);
+                scene.other_import.emplace(scene.driver, blob(scene));
+            },
+            [](Scene& scene) { *scene.imported = std::move(*scene.other_import); }, Told::logged);
+    }
+
+    void imports_of(const Location& place, std::size_t exporter) {
+        const std::string where = "another's " + to_string(place) + ", ";
+        const Blob whole = [exporter](const Scene& scene) { return scene.world.exporters[exporter].blob(); };
+        for (const auto& [name, options] : import_options_at(place))
+            imports(where + name, nothing, whole, options, name.find("by ") != std::string::npos);
+        imports(
+            where + "a part", nothing, [whole](const Scene& scene) { return whole(scene).sub_range(64, 100); }, {},
+            false);
+        imports(
+            where + "a bare handle", nothing,
+            [whole, place](const Scene& scene) {
+                const HandleBlob blob = whole(scene);
+                return HandleBlob::from_bare(blob.bare_hex(), blob.mapped_bytes, place);
+            },
+            {}, true);
+    }
+
+    void import_of_own() {
+        for (const Location& place : {Location::device(0), Location::host_numa(1)}) {
+            FabricBufferOptions options;
+            options.location = place;
+            imports(
+                "its own " + to_string(place), [options](Scene& scene) { scene.make(options); },
+                [](const Scene& scene) { return scene.own->blob(); }, {}, false);
+        }
+    }
+
+    std::vector<Operation> operations_;
+};
+
+void make_and_import(Scene& scene) {
+    scene.make({});
+    scene.imported.emplace(scene.driver, scene.own->blob());
+    scene.driver->forget();
+}
+
+template <typename Read>
+Quiet reads(std::string function, Read read) {
+    return {std::move(function), [read](Scene& scene) {
+                make_and_import(scene);
+                read(static_cast<const MappedBuffer&>(*scene.own));
+                read(static_cast<const MappedBuffer&>(*scene.imported));
+            }};
+}
+
+}  // namespace
+
+World::World() : emulated(make_emulated_driver({.devices = 3, .numa_nodes = 2})) {
+    for (const Location& place :
+         {Location::device(0), Location::device(1), Location::host_numa(0), Location::host_numa(1)}) {
+        FabricBufferOptions options;
+        options.location = place;
+        exporters.emplace_back(emulated, kBytes, options);
+    }
+}
+
+Scene::Scene(const World& world_of_scene)
+    : world(world_of_scene), driver(std::make_shared<FaultDriver>(world_of_scene.emulated)) {}
+
+void Scene::clear() {
+    own.reset();
+    other.reset();
+    imported.reset();
+    other_import.reset();
+    probed.reset();
+}
+
+void Scene::make(const FabricBufferOptions& options) {
+    own.emplace(driver, kBytes, options);
+    if (options.retire_address == RetireAddress::yes) ++retired;
+}
+
+const std::vector<Operation>& operations() {
+    static const std::vector<Operation> all = Table().take();
+    return all;
+}
+
+const std::vector<Quiet>& quiet_functions() {
+    static const std::vector<Quiet> all{
+        reads("MappedBuffer::address()", [](const MappedBuffer& buffer) { return buffer.address(); }),
+        reads("MappedBuffer::bytes()", [](const MappedBuffer& buffer) { return buffer.bytes(); }),
+        reads("MappedBuffer::mapped_bytes()", [](const MappedBuffer& buffer) { return buffer.mapped_bytes(); }),
+        reads("MappedBuffer::granularity()", [](const MappedBuffer& buffer) { return buffer.granularity(); }),
+        reads("MappedBuffer::location()", [](const MappedBuffer& buffer) { return buffer.location(); }),
+        reads("MappedBuffer::kinds()", [](const MappedBuffer& buffer) { return buffer.kinds(); }),
+        reads("MappedBuffer::access()", [](const MappedBuffer& buffer) { return buffer.access(); }),
+        reads("MappedBuffer::rdma()", [](const MappedBuffer& buffer) { return buffer.rdma(); }),
+        reads("MappedBuffer::blob()", [](const MappedBuffer& buffer) { return buffer.blob(); }),
+        reads("MappedBuffer::driver()", [](const MappedBuffer& buffer) { return buffer.driver(); }),
+        reads("MappedBuffer::is_open()", [](const MappedBuffer& buffer) { return buffer.is_open(); }),
+        {"FabricBuffer::FabricBuffer(FabricBuffer&&)",
+         [](Scene& scene) {
+             make_and_import(scene);
+             scene.other.emplace(std::move(*scene.own));
+         }},
+        {"ImportedFabricBuffer::ImportedFabricBuffer(ImportedFabricBuffer&&)",
+         [](Scene& scene) {
+             make_and_import(scene);
+             scene.other_import.emplace(std::move(*scene.imported));
+         }},
+        {"stuck_calls(const Driver& driver)",
+         [](Scene& scene) {
+             if (stuck_calls(*scene.driver) != 0) throw std::logic_error("a call is stuck");
+         }},
+        {"with_faults_from_environment(std::shared_ptr<Driver> driver)",
+         [](Scene& scene) { static_cast<void>(with_faults_from_environment(scene.driver)); }},
+    };
+    return all;
+}
+
+const std::vector<Untried>& untried_functions() {
+    static const std::vector<Untried> all{
+        {"make_cuda_driver(const CudaDriverOptions& options = {})",
+         "makes a driver: its calls of libcuda are below the seam, cuda_driver_test.cpp fails them"},
+        {"make_emulated_driver(const EmulatedOptions& options = {})", "makes a driver, and calls none"},
+        {"emulated_counts(const Driver& driver)", "looks into an emulated driver, which it takes unwrapped alone"},
+        {"make_system_platform(std::string root = {})", "makes the other seam, which calls no driver"},
+        {"Driver::*", "the seam itself: each function is one call"},
+        {"ForwardingDriver::*", "the seam itself"},
+        {"FaultDriver::*", "the seam itself, and the rules"},
+        {"ForwardingDriver::ForwardingDriver(std::shared_ptr<Driver> inner)", "keeps a driver, and calls it not"},
+        {"FaultDriver::FaultDriver(std::shared_ptr<Driver> inner, std::uint64_t seed = 1)",
+         "keeps a driver, and calls it not"},
+        {"Platform::*", "the other seam, which knows no driver"},
+        {"HandleBlob::*", "a value, which knows no driver"},
+        {"Error::*", "a value, which knows no driver"},
+        {"to_string(ErrorKind kind)", "of a value"},
+        {"to_string(const Id128& id)", "of a value"},
+        {"to_string(const Location& location)", "of a value"},
+        {"to_string(HandleKinds kinds)", "of a value"},
+        {"to_string(const Access& access)", "of a value"},
+        {"set_log_sink(LogSink sink)", "the log knows no driver"},
+        {"set_log_level(LogLevel level)", "the log knows no driver"},
+        {"library_version()", "a number"},
+    };
+    return all;
+}
+
+const std::vector<Unmade>& unmade_calls() {
+    static const std::string users = "for users and wrappers: the library does not ask";
+    static const std::string foreign = "for memory that is not the library's: tests compare with it";
+    static const std::string work = "for users' own work on the memory";
+    static const std::vector<Unmade> all{
+        {"init", "made by make_cuda_driver, before there is a driver to wrap"},
+        {"driver_get_version", "made by make_cuda_driver, before there is a driver to wrap"},
+        {"get_error_name", "names are known by number, without a driver"},
+        {"get_error_string", "names are known by number, without a driver"},
+        {"device_get_name", users},
+        {"device_total_mem", users},
+        {"device_primary_ctx_get_state", users},
+        {"ctx_set_current", "a context is pushed and popped, so that the caller's stays"},
+        {"ctx_synchronize", "the GPU is not waited for, a stream of the library's own is asked"},
+        {"mem_retain_allocation_handle", "for transports that take memory over by address"},
+        {"mem_get_allocation_properties_from_handle", "an import's tell less than its blob"},
+        {"mem_get_access", users},
+        {"mem_get_address_range", "lies about host memory (docs/driver-notes.md)"},
+        {"mem_get_handle_for_address_range", "for transports that register memory"},
+        {"mem_alloc", foreign},
+        {"mem_free", foreign},
+        {"mem_alloc_host", foreign},
+        {"mem_free_host", foreign},
+        {"ipc_get_mem_handle", foreign},
+        {"pointer_get_attribute", "two attributes are asked for in one call"},
+        {"memcpy", work},
+        {"memcpy_htod", work},
+        {"memcpy_dtoh", work},
+        {"memcpy_dtod", work},
+        {"memset_d8", work},
+        {"stream_synchronize", "has no deadline: the stream is asked"},
+        {"stream_write_value32", work},
+        {"stream_wait_value32", work},
+        {"stream_write_value64", work},
+        {"stream_wait_value64", work},
+        {"stream_begin_capture", work},
+        {"stream_end_capture", work},
+        {"stream_is_capturing", work},
+        {"graph_destroy", work},
+    };
+    return all;
+}
+
+std::size_t open_descriptors() {
+    DIR* const directory = ::opendir("/proc/self/fd");
+    if (directory == nullptr) return 0;
+    std::size_t count = 0;
+    while (::readdir(directory) != nullptr) ++count;
+    ::closedir(directory);
+    return count - 3;  // ".", ".." and the directory itself
+}
+
+}  // namespace fabricmem::test
