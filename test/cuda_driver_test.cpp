@@ -306,6 +306,54 @@ TEST_CASE("A ForwardingDriver forwards every call as it is", "[driver]") {
     CHECK(driver.inner() == inner);
 }
 
+namespace {
+
+/// The code of a batch through a driver of that version, and what reached it.
+CUresult batch_on(FakeLibcuda& fake, int version, std::vector<std::uint64_t>& sent) {
+    fake.control.version = version;
+    const auto driver = make_cuda_driver({.library = std::string(kFake)});
+    return call(*driver, &Driver::memcpy_batch_async, sent);
+}
+
+}  // namespace
+
+TEST_CASE("A batch of copies takes the entry point of the driver's version, and is NOT_SUPPORTED before 12.8",
+          "[driver]") {
+    if (kFake.empty()) FABRICMEM_SKIP("built without the fake libcuda");
+    FakeLibcuda& fake = fresh_fake();
+    std::vector<std::uint64_t> sent;
+    for (const int version : {13000, 13010}) {
+        CAPTURE(version);
+        CHECK(static_cast<int>(batch_on(fake, version, sent)) == 130);
+        CHECK(std::vector<std::uint64_t>(fake.last.arguments, fake.last.arguments + fake.last.count) == sent);
+        CHECK(fake.batch_is_in_stream_order);
+    }
+    for (const int version : {12080, 12090}) {
+        CAPTURE(version);
+        fake.batch_is_in_stream_order = false;
+        CHECK(static_cast<int>(batch_on(fake, version, sent)) == 120);
+        REQUIRE(fake.last.count == 6);
+        CHECK(fake.last.arguments[4] != 0);  // where the index of a failed copy goes
+        CHECK(fake.last.arguments[5] == sent.at(4));
+        CHECK(fake.batch_is_in_stream_order);
+    }
+    const int before = fake.calls;
+    CHECK(batch_on(fake, 12070, sent) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(fake.calls == before + 1);  // cuInit
+    fake.control.lacks = "cuMemcpyBatchAsync";
+    CHECK(batch_on(fake, 13000, sent) == CUDA_ERROR_NOT_SUPPORTED);
+}
+
+TEST_CASE("A ForwardingDriver forwards a batch of copies, and a stand-in without one has none", "[driver]") {
+    if (kFake.empty()) FABRICMEM_SKIP("built without the fake libcuda");
+    fresh_fake().control.version = 13000;
+    ForwardingDriver driver(make_cuda_driver({.library = std::string(kFake)}));
+    std::vector<std::uint64_t> sent;
+    CHECK(static_cast<int>(call(driver, &Driver::memcpy_batch_async, sent)) == 130);
+    Bare bare;
+    CHECK(call(bare, &Driver::memcpy_batch_async, sent) == CUDA_ERROR_NOT_SUPPORTED);
+}
+
 TEST_CASE("A ForwardingDriver over nothing is refused", "[driver]") {
     ErrorKind kind = ErrorKind::driver;
     try {

@@ -374,3 +374,17 @@ TEST_CASE("Every limit that a system call can meet is named", "[emulated][limits
     CHECK(out_of_memory("mmap", ENOMEM) == CUDA_ERROR_OUT_OF_MEMORY);
     CHECK(log.text().find("mmap failed with Cannot allocate memory") != std::string::npos);
 }
+
+TEST_CASE("A batch from pinned memory into host memory without host access ends the process of an emulated importer",
+          "[emulated]") {
+    FABRICMEM_PEER_OR_SKIP();
+    const auto driver = make_emulated_driver();
+    const Mapped host(*driver, host_memory(kFabric), {});
+    FabricBytes bytes{};
+    REQUIRE(export_fabric(*driver, host.handle(), &bytes) == CUDA_SUCCESS);
+    Peer peer;
+    CHECK(peer.code("import 0 " + to_hex(bytes)) == CUDA_SUCCESS);
+    CHECK(peer.code("map 0 device 3") == CUDA_SUCCESS);
+    CHECK(peer.code("batch 0 64 6 pinned") == -1);
+    CHECK(peer.process().wait(in_seconds(kPeerSeconds)) == Ended{-1, SIGSEGV});
+}

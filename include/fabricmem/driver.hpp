@@ -106,6 +106,12 @@ public:
     virtual CUresult memcpy_dtod(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes) noexcept;
     virtual CUresult memcpy_async(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes,
                                   CUstream stream) noexcept;
+    /// cuMemcpyBatchAsync of CUDA 12.8, whose signature changed with 13.0: `count` copies, `bytes[i]` bytes each, in no
+    /// order among themselves, all with one attribute: sources are read in the order of the stream. So no type is named
+    /// that an older cuda.h lacks. Not for the legacy default stream. NOT_SUPPORTED where the driver is older
+    /// than 12.8.
+    virtual CUresult memcpy_batch_async(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes,
+                                        std::size_t count, CUstream stream) noexcept;
     virtual CUresult memset_d8(CUdeviceptr destination, unsigned char value, std::size_t count) noexcept;
     virtual CUresult memset_d8_async(CUdeviceptr destination, unsigned char value, std::size_t count,
                                      CUstream stream) noexcept;

@@ -127,6 +127,8 @@ public:
     CUresult memcpy_dtod(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes) noexcept override;
     CUresult memcpy_async(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes,
                           CUstream stream) noexcept override;
+    CUresult memcpy_batch_async(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
+                                CUstream stream) noexcept override;
     CUresult memset_d8(CUdeviceptr destination, unsigned char value, std::size_t count) noexcept override;
     CUresult memset_d8_async(CUdeviceptr destination, unsigned char value, std::size_t count,
                              CUstream stream) noexcept override;

@@ -3,6 +3,7 @@
 // left undefined here, so its functions are named in decltype alone.
 #include <fabricmem/cuda_driver.hpp>
 
+#include <cstddef>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -90,11 +91,32 @@
 namespace fabricmem {
 namespace {
 
+// cuMemcpyBatchAsync, which cuda.h has from 12.8 on: its attributes, and the entry points of 12.8 and of 13.0.
+struct BatchAttributes {
+    int source_access_order = 1;  // CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
+    CUmemLocation source_hint{};
+    CUmemLocation destination_hint{};
+    unsigned int flags = 0;
+};
+#if CUDA_VERSION >= 12080
+static_assert(sizeof(BatchAttributes) == sizeof(CUmemcpyAttributes));
+static_assert(offsetof(BatchAttributes, flags) == offsetof(CUmemcpyAttributes, flags));
+static_assert(CU_MEMCPY_SRC_ACCESS_ORDER_STREAM == 1);
+#endif
+using BatchOf12 = CUresult (*)(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
+                               BatchAttributes* attributes, std::size_t* first_copies, std::size_t attribute_count,
+                               std::size_t* failed_copy, CUstream stream);
+using BatchOf13 = CUresult (*)(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
+                               BatchAttributes* attributes, std::size_t* first_copies, std::size_t attribute_count,
+                               CUstream stream);
+
 struct Calls {
 // NOLINTNEXTLINE(bugprone-macro-parentheses): a member's name
 #define FABRICMEM_MEMBER(seam, entry, version) decltype(&::entry) seam = nullptr;
     FABRICMEM_CUDA_CALLS(FABRICMEM_MEMBER)
 #undef FABRICMEM_MEMBER
+    BatchOf12 batch_of_12 = nullptr;  // one of the two, or neither: the library does without
+    BatchOf13 batch_of_13 = nullptr;
 };
 
 constexpr std::string_view kNewerDriver = "install a newer NVIDIA driver";
@@ -119,6 +141,8 @@ private:
     }
     template <typename Function>
     void resolve_one(Function& function, const char* name, int version, std::vector<std::string_view>& missing) const;
+    void resolve_batch(Calls& calls) const;
+    [[nodiscard]] int version() const;  // as cuDriverGetVersion has it; 0 where it does not say
     [[nodiscard]] std::string version_text() const;
     [[nodiscard]] Error stub_error() const;
 
@@ -166,7 +190,18 @@ Calls Library::resolve() const {
                      .subject = detail::formatted("the CUDA driver {} ({}) lacks {}", name_, version_text(),
                                                   detail::joined(missing, ", ")),
                      .cure = std::string(kNewerDriver)});
+    resolve_batch(calls);
     return calls;
+}
+
+// By the driver's version: asked for more than it has, it answers with the older signature.
+void Library::resolve_batch(Calls& calls) const {
+    constexpr const char* kName = "cuMemcpyBatchAsync";
+    std::vector<std::string_view> missing;
+    if (const int has = version(); has >= 13000)
+        resolve_one(calls.batch_of_13, kName, 13000, missing);
+    else if (has >= 12080)
+        resolve_one(calls.batch_of_12, kName, 12080, missing);
 }
 
 template <typename Function>
@@ -183,11 +218,15 @@ void Library::resolve_one(Function& function, const char* name, int version,
         function = reinterpret_cast<Function>(found);
 }
 
-std::string Library::version_text() const {
+int Library::version() const {
     const auto get_version = symbol<decltype(&::cuDriverGetVersion)>("cuDriverGetVersion");
     int version = 0;
-    if (get_version == nullptr || get_version(&version) != CUDA_SUCCESS) return "of an unknown version";
-    return detail::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    return get_version != nullptr && get_version(&version) == CUDA_SUCCESS ? version : 0;
+}
+
+std::string Library::version_text() const {
+    const int has = version();
+    return has == 0 ? "of an unknown version" : detail::formatted("CUDA {}.{}", has / 1000, has % 1000 / 10);
 }
 
 Error Library::stub_error() const {
@@ -404,6 +443,17 @@ public:
     CUresult memcpy_async(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes,
                           CUstream stream) noexcept override {
         return calls_.memcpy_async(destination, source, bytes, stream);
+    }
+    CUresult memcpy_batch_async(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
+                                CUstream stream) noexcept override {
+        BatchAttributes attributes;
+        std::size_t first_copy = 0;
+        std::size_t failed_copy = 0;
+        if (calls_.batch_of_13 != nullptr)
+            return calls_.batch_of_13(destinations, sources, bytes, count, &attributes, &first_copy, 1, stream);
+        if (calls_.batch_of_12 == nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+        return calls_.batch_of_12(destinations, sources, bytes, count, &attributes, &first_copy, 1, &failed_copy,
+                                  stream);
     }
     CUresult memset_d8(CUdeviceptr destination, unsigned char value, std::size_t count) noexcept override {
         return calls_.memset_d8(destination, value, count);

@@ -96,6 +96,9 @@ CUresult Driver::memcpy_dtod(CUdeviceptr, CUdeviceptr, std::size_t) noexcept { r
 CUresult Driver::memcpy_async(CUdeviceptr, CUdeviceptr, std::size_t, CUstream) noexcept {
     return CUDA_ERROR_NOT_SUPPORTED;
 }
+CUresult Driver::memcpy_batch_async(CUdeviceptr*, CUdeviceptr*, std::size_t*, std::size_t, CUstream) noexcept {
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
 CUresult Driver::memset_d8(CUdeviceptr, unsigned char, std::size_t) noexcept { return CUDA_ERROR_NOT_SUPPORTED; }
 CUresult Driver::memset_d8_async(CUdeviceptr, unsigned char, std::size_t, CUstream) noexcept {
     return CUDA_ERROR_NOT_SUPPORTED;

@@ -153,6 +153,10 @@ CUresult ForwardingDriver::memcpy_async(CUdeviceptr destination, CUdeviceptr sou
                                         CUstream stream) noexcept {
     return inner_->memcpy_async(destination, source, bytes, stream);
 }
+CUresult ForwardingDriver::memcpy_batch_async(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes,
+                                              std::size_t count, CUstream stream) noexcept {
+    return inner_->memcpy_batch_async(destinations, sources, bytes, count, stream);
+}
 CUresult ForwardingDriver::memset_d8(CUdeviceptr destination, unsigned char value, std::size_t count) noexcept {
     return inner_->memset_d8(destination, value, count);
 }

@@ -82,6 +82,7 @@ const char* const kNames[] = {
     "memcpy_dtoh",
     "memcpy_dtod",
     "memcpy_async",
+    "memcpy_batch_async",
     "memset_d8",
     "memset_d8_async",
     "stream_create",
@@ -337,6 +338,11 @@ CUresult FaultDriver::memcpy_dtod(CUdeviceptr destination, CUdeviceptr source, s
 CUresult FaultDriver::memcpy_async(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes,
                                    CUstream stream) noexcept {
     return ask("memcpy_async", [&] { return ForwardingDriver::memcpy_async(destination, source, bytes, stream); });
+}
+CUresult FaultDriver::memcpy_batch_async(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes,
+                                         std::size_t count, CUstream stream) noexcept {
+    return ask("memcpy_batch_async",
+               [&] { return ForwardingDriver::memcpy_batch_async(destinations, sources, bytes, count, stream); });
 }
 CUresult FaultDriver::memset_d8(CUdeviceptr destination, unsigned char value, std::size_t count) noexcept {
     return ask("memset_d8", [&] { return ForwardingDriver::memset_d8(destination, value, count); });

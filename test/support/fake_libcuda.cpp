@@ -41,6 +41,32 @@ struct Found {
     int version = 0;
 };
 
+// cuMemcpyBatchAsync, of which cuda.h knows one signature or none.
+template <int Version, typename... Args>
+struct Batch {
+    static CUresult call(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
+                         void* attributes, std::size_t* first_copies, std::size_t attribute_count, Args... rest) {
+        FakeLibcuda& fake = *fake_libcuda();
+        ++fake.calls;
+        fake.last = {};
+        fake.last.name = "cuMemcpyBatchAsync";
+        int& used = fake.last.count;
+        for (const std::uint64_t value :
+             {as_number(destinations), as_number(sources), as_number(bytes), as_number(count), as_number(rest)...})
+            fake.last.arguments[used++] = value;
+        // Where the attributes name the access order of streams, for all copies from the first on.
+        fake.batch_is_in_stream_order =
+            *static_cast<const int*>(attributes) == 1 && *first_copies == 0 && attribute_count == 1;
+        return static_cast<CUresult>(Version / 100);
+    }
+};
+
+[[maybe_unused]] Found find_batch(std::string_view symbol, int version) {
+    if (symbol != "cuMemcpyBatchAsync") return {};
+    if (version == 13000) return {reinterpret_cast<void*>(&Batch<13000, CUstream>::call), version};
+    return {reinterpret_cast<void*>(&Batch<12080, std::size_t*, CUstream>::call), 12080};
+}
+
 [[maybe_unused]] Found find(std::string_view symbol) {
 #define FAKE_FIND(seam, entry, version)                      \
     if (symbol == #entry) {                                  \
@@ -61,7 +87,7 @@ FAKE_EXPORT CUresult cuDriverGetVersion(int* version) {
 #if defined(FAKE_LIBCUDA_OLD)
     *version = 11080;
 #else
-    *version = 12050;
+    *version = fake_libcuda()->control.version;
 #endif
     return CUDA_SUCCESS;
 }
@@ -77,7 +103,8 @@ FAKE_EXPORT CUresult cuGetProcAddress_v2(const char* symbol, void** function, in
     if (fake.control.lookup_result != 0) return static_cast<CUresult>(fake.control.lookup_result);
     *function = nullptr;
     *status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-    const Found found = find(symbol);
+    Found found = find(symbol);
+    if (found.function == nullptr) found = find_batch(symbol, version);
     // The real one answers a lower version with an older function, or with VERSION_NOT_SUFFICIENT, and a higher one
     // with a newer function where there is one: both would be wrong, so here neither is found.
     if (found.function == nullptr || found.version != version || fake.control.lacks == symbol)

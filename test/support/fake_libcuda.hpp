@@ -82,6 +82,7 @@ struct FakeLibcuda {
         int lookup_result = 0;            ///< what cuGetProcAddress_v2 returns; when not 0, it finds nothing
         std::string_view lacks{};         ///< one name that is not found
         std::string_view too_new{};       ///< one name that only a newer version of the ABI has
+        int version = 12050;              ///< what cuDriverGetVersion says; from 12080 on there is cuMemcpyBatchAsync
         std::string_view null_success{};  ///< one name for which success and a null pointer are answered
     };
     /// The last call of any entry point; entry points return 600 + their place in the table above (cuInit: see above).
@@ -96,6 +97,7 @@ struct FakeLibcuda {
     Call last{};
     int calls = 0;
     std::uint64_t lookup_flags = 0;
+    bool batch_is_in_stream_order = false;  ///< what the attributes of the last cuMemcpyBatchAsync said
 };
 
 /// The symbol of the module by which a test gets at it: `FakeLibcuda* fake_libcuda()`.

@@ -357,6 +357,7 @@ const std::vector<Unmade>& unmade_calls() {
         {"memcpy_htod", work},
         {"memcpy_dtoh", work},
         {"memcpy_dtod", work},
+        {"memcpy_batch_async", work},
         {"memset_d8", work},
         {"stream_synchronize", "has no deadline: the stream is asked"},
         {"stream_write_value32", work},

@@ -208,6 +208,37 @@ std::string do_stream_write(Driver& driver, std::istringstream& words) {
     return answer(result);
 }
 
+// batch SLOT OFFSET VALUE heap|pinned|device: 32 bits by cuMemcpyBatchAsync, from such memory; may be the end of this
+// process.
+std::string do_batch(Driver& driver, std::istringstream& words) {
+    int slot = 0;
+    std::size_t offset = 0;
+    std::uint32_t value = 0;
+    std::string from;
+    words >> slot >> offset >> value >> from;
+    die_of_faults();
+    const auto heap = std::make_unique<std::uint32_t>(value);
+    auto source = reinterpret_cast<CUdeviceptr>(heap.get());
+    void* pinned = nullptr;
+    const Mapped memory(driver, device_memory(kNoHandle), {access_for(kDevice)});
+    CUresult result = driver.mem_alloc_host(&pinned, sizeof value);
+    if (result == CUDA_SUCCESS && from == "pinned") {
+        *static_cast<std::uint32_t*>(pinned) = value;
+        source = reinterpret_cast<CUdeviceptr>(pinned);
+    }
+    if (result == CUDA_SUCCESS && from == "device") {
+        source = memory.address();
+        result = driver.memcpy_htod(source, heap.get(), sizeof value);
+    }
+    CUstream stream = nullptr;
+    if (result == CUDA_SUCCESS) result = driver.stream_create(&stream, CU_STREAM_NON_BLOCKING);
+    CUdeviceptr destination = g_slots[slot].address + offset;
+    std::size_t bytes = sizeof value;
+    if (result == CUDA_SUCCESS) result = driver.memcpy_batch_async(&destination, &source, &bytes, 1, stream);
+    if (result == CUDA_SUCCESS) result = driver.stream_synchronize(stream);
+    return answer(result);
+}
+
 // lose-context: unmaps memory under queued work. Answers the codes of the unmap, of the work and of the next call.
 std::string do_lose_context(Driver& driver, std::istringstream&) {
     const Mapped flag(driver, device_memory(kNoHandle), {access_for(kDevice)});
@@ -271,6 +302,7 @@ const std::map<std::string, Command> kCommands{
     {"load", do_load},
     {"store", do_store},
     {"stream-write", do_stream_write},
+    {"batch", do_batch},
     {"lose-context", do_lose_context},
     {"undumpable", do_undumpable},
     {"become-user", do_become_user},
