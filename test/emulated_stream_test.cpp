@@ -446,3 +446,26 @@ TEST_CASE("Threads make, share, use and drop memory without a trace", "[emulated
     CHECK(failures == 0);
     CHECK(emulated_counts(*driver) == before);
 }
+
+TEST_CASE("Each thread has a default stream of its own, which the null stream waits for and other threads do not",
+          "[emulated]") {
+    const Bench bench;
+    CUcontext context = nullptr;
+    REQUIRE(bench.driver->ctx_get_current(&context) == CUDA_SUCCESS);
+    CHECK(bench.wait_for_one(CU_STREAM_PER_THREAD, 0) == CUDA_SUCCESS);
+    CUresult other = CUDA_ERROR_UNKNOWN;
+    std::thread([&] {
+        bench.driver->ctx_push_current(context);
+        bench.driver->memset_d8_async(bench.at(1), 7, 4, CU_STREAM_PER_THREAD);
+        other = bench.driver->stream_synchronize(CU_STREAM_PER_THREAD);
+    }).join();
+    CHECK(other == CUDA_SUCCESS);
+    CHECK(bench.word(1).load() == 0x07070707);
+    CHECK(bench.driver->memset_d8_async(bench.at(2), 8, 4, nullptr) == CUDA_SUCCESS);
+    CHECK(bench.driver->stream_query(nullptr) == CUDA_ERROR_NOT_READY);
+    CHECK(bench.driver->memset_d8_async(bench.at(3), 9, 4, CU_STREAM_PER_THREAD) == CUDA_SUCCESS);
+    bench.word(0).store(1, std::memory_order_release);
+    CHECK(bench.driver->stream_synchronize(CU_STREAM_PER_THREAD) == CUDA_SUCCESS);
+    CHECK(bench.word(2).load() == 0x08080808);
+    CHECK(bench.word(3).load() == 0x09090909);
+}

@@ -3,7 +3,6 @@
 // left undefined here, so its functions are named in decltype alone.
 #include <fabricmem/cuda_driver.hpp>
 
-#include <cstddef>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -15,6 +14,7 @@
 #include <fabricmem/driver.hpp>
 #include <fabricmem/error.hpp>
 
+#include "driver/batch_attributes.hpp"
 #include "text/text.hpp"
 
 // Every call of the seam: X(its name, libcuda's name without a suffix, the CUDA version in which the entry point that
@@ -91,18 +91,8 @@
 namespace fabricmem {
 namespace {
 
-// cuMemcpyBatchAsync, which cuda.h has from 12.8 on: its attributes, and the entry points of 12.8 and of 13.0.
-struct BatchAttributes {
-    int source_access_order = 1;  // CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
-    CUmemLocation source_hint{};
-    CUmemLocation destination_hint{};
-    unsigned int flags = 0;
-};
-#if CUDA_VERSION >= 12080
-static_assert(sizeof(BatchAttributes) == sizeof(CUmemcpyAttributes));
-static_assert(offsetof(BatchAttributes, flags) == offsetof(CUmemcpyAttributes, flags));
-static_assert(CU_MEMCPY_SRC_ACCESS_ORDER_STREAM == 1);
-#endif
+// cuMemcpyBatchAsync, which cuda.h has from 12.8 on: the entry points of 12.8 and of 13.0.
+using detail::BatchAttributes;
 using BatchOf12 = CUresult (*)(CUdeviceptr* destinations, CUdeviceptr* sources, std::size_t* bytes, std::size_t count,
                                BatchAttributes* attributes, std::size_t* first_copies, std::size_t attribute_count,
                                std::size_t* failed_copy, CUstream stream);
@@ -194,7 +184,7 @@ Calls Library::resolve() const {
     return calls;
 }
 
-// By the driver's version: asked for more than it has, it answers with the older signature.
+// By the driver's version: it answers no look-up of a version above its own (cuda.h, cuGetProcAddress).
 void Library::resolve_batch(Calls& calls) const {
     constexpr const char* kName = "cuMemcpyBatchAsync";
     std::vector<std::string_view> missing;

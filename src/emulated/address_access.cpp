@@ -112,7 +112,8 @@ Place AddressSpace::find(std::uintptr_t address) const {
                 .buffer_id = mapping.buffer_id,
                 .readers = mapping.readers,
                 .writers = mapping.writers,
-                .host_access = mapping.host_access};
+                .host_access = mapping.host_access,
+                .owner = mapping.owner};
     }
     Place place;
     if (const auto found = entry_around(ranges_, address); found != ranges_.end()) {

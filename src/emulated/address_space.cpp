@@ -146,7 +146,7 @@ CUresult AddressSpace::unmap(std::uintptr_t address, std::size_t bytes) {
     return CUDA_SUCCESS;
 }
 
-CUresult AddressSpace::map_device_alloc(const std::shared_ptr<Memory>& memory, std::size_t bytes,
+CUresult AddressSpace::map_device_alloc(const std::shared_ptr<Memory>& memory, std::size_t bytes, const Context* owner,
                                         std::uintptr_t* address) {
     const std::lock_guard lock(mutex_);
     const std::size_t reserved = memory->traits().bytes;
@@ -157,6 +157,7 @@ CUresult AddressSpace::map_device_alloc(const std::shared_ptr<Memory>& memory, s
         ranges_.emplace(made, Range{reserved, true});
         mappings_.emplace(made, Mapping{.bytes = bytes,
                                         .handle = 0,
+                                        .owner = owner,
                                         .memory = memory,
                                         .buffer_id = ++last_buffer_id_,
                                         .readers = everyone,
@@ -188,12 +189,12 @@ CUresult AddressSpace::free_device_alloc(std::uintptr_t address) {
     return CUDA_SUCCESS;
 }
 
-void AddressSpace::free_device_allocs_of(int device) {
+void AddressSpace::free_device_allocs_of(const Context* owner) {
     std::vector<std::shared_ptr<Memory>> ended;
     const std::lock_guard lock(mutex_);
     for (auto mapping = mappings_.begin(); mapping != mappings_.end();) {
         const auto here = mapping++;
-        if (here->second.handle != 0 || here->second.memory->traits().location_id != device) continue;
+        if (here->second.handle != 0 || here->second.owner != owner) continue;
         remove_device_alloc(here, &ended.emplace_back());
     }
 }
@@ -218,9 +219,31 @@ CUresult AddressSpace::alloc_pinned(std::size_t bytes, std::uintptr_t* address) 
 CUresult AddressSpace::free_pinned(std::uintptr_t address) {
     const std::lock_guard lock(mutex_);
     const auto pinned = pinned_.find(address);
-    if (pinned == pinned_.end()) return CUDA_ERROR_INVALID_VALUE;
+    if (pinned == pinned_.end() || pinned->second.pages == nullptr) return CUDA_ERROR_INVALID_VALUE;
     pinned_.erase(pinned);
     ledger_->allocations.fetch_sub(1, std::memory_order_relaxed);
+    return CUDA_SUCCESS;
+}
+
+CUresult AddressSpace::register_host(std::uintptr_t address, std::size_t bytes) {
+    if (address == 0 || bytes == 0 || bytes > kAddressLimit || address + bytes < address)
+        return CUDA_ERROR_INVALID_VALUE;
+    const std::lock_guard lock(mutex_);
+    const auto overlaps = [&](const auto& table) {
+        const auto next = table.lower_bound(address);
+        return entry_around(table, address) != table.end() || (next != table.end() && next->first - address < bytes);
+    };
+    if (overlaps(ranges_)) return CUDA_ERROR_INVALID_VALUE;
+    if (overlaps(pinned_)) return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+    pinned_.emplace(address, Pinned{bytes, nullptr, ++last_buffer_id_});
+    return CUDA_SUCCESS;
+}
+
+CUresult AddressSpace::unregister_host(std::uintptr_t address) {
+    const std::lock_guard lock(mutex_);
+    const auto found = pinned_.find(address);
+    if (found == pinned_.end() || found->second.pages != nullptr) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    pinned_.erase(found);
     return CUDA_SUCCESS;
 }
 

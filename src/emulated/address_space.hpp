@@ -12,6 +12,7 @@
 
 #include <cuda.h>
 
+#include "emulated/context.hpp"
 #include "emulated/handle_table.hpp"
 #include "emulated/memory.hpp"
 
@@ -55,6 +56,7 @@ struct Place {
     std::uint64_t readers = 0;  ///< a bit for each device
     std::uint64_t writers = 0;
     unsigned int host_access = kAccessNone;
+    const Context* owner = nullptr;  ///< of a device_alloc
 };
 
 class AddressSpace {
@@ -76,12 +78,17 @@ public:
     CUresult set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count);
     CUresult get_access(std::uintptr_t address, const CUmemLocation& location, unsigned long long* flags) const;
 
-    CUresult map_device_alloc(const std::shared_ptr<Memory>& memory, std::size_t bytes, std::uintptr_t* address);
+    /// `owner`: the context that it belongs to.
+    CUresult map_device_alloc(const std::shared_ptr<Memory>& memory, std::size_t bytes, const Context* owner,
+                              std::uintptr_t* address);
     CUresult free_device_alloc(std::uintptr_t address);
     CUresult alloc_pinned(std::size_t bytes, std::uintptr_t* address);
     CUresult free_pinned(std::uintptr_t address);
-    /// What a context that ends takes with it: device allocations of that device.
-    void free_device_allocs_of(int device);
+    /// Memory of the caller's that the device may use from here on, as cuMemHostRegister makes it.
+    CUresult register_host(std::uintptr_t address, std::size_t bytes);
+    CUresult unregister_host(std::uintptr_t address);
+    /// What a context that ends takes with it.
+    void free_device_allocs_of(const Context* owner);
 
     [[nodiscard]] Place find(std::uintptr_t address) const;
     /// The pieces behind an address as `device` may touch them; INVALID_VALUE where it may not. Plain host memory is
@@ -104,6 +111,7 @@ private:
     struct Mapping {
         std::size_t bytes = 0;
         HandleId handle = 0;  // 0: cuMemAlloc's, which has none
+        const Context* owner = nullptr;
         std::shared_ptr<Memory> memory;
         std::uint64_t buffer_id = 0;
         std::uint64_t readers = 0;
@@ -112,7 +120,7 @@ private:
     };
     struct Pinned {
         std::size_t bytes = 0;
-        std::shared_ptr<const PinnedPages> pages;
+        std::shared_ptr<const PinnedPages> pages;  // null: memory of the caller's
         std::uint64_t buffer_id = 0;
     };
     using Ranges = std::map<std::uintptr_t, Range>;

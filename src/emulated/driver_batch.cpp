@@ -64,8 +64,8 @@ CUresult EmulatedDriver::memcpy_batch_async(CUdeviceptr* destinations, CUdevicep
         const bool arrays = destinations != nullptr && sources != nullptr && bytes != nullptr;
         if (!arrays || count == 0) return CUDA_ERROR_INVALID_VALUE;
         // cuda.h: not the legacy default stream. invented: the code.
-        if (stream == nullptr || stream == reinterpret_cast<CUstream>(1)) return CUDA_ERROR_INVALID_VALUE;
-        const std::shared_ptr<Stream> found = world.streams.find(stream, &context);
+        if (stream == nullptr || stream == kStreamLegacy) return CUDA_ERROR_INVALID_VALUE;
+        const std::shared_ptr<Stream> found = world.find_stream(stream, &context);
         if (!found) return CUDA_ERROR_INVALID_HANDLE;
         const Batch batch{destinations, sources, bytes, count};
         const int device = found->context->device;

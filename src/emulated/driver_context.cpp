@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The emulated driver's contexts: primary ones, and each thread's stack.
+// The emulated driver's contexts: primary ones, others that are made, and each thread's stack.
 #include "emulated/emulated_driver.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -21,7 +21,49 @@ Context* World::find_context(CUcontext handle) const noexcept {
     for (const auto& context : contexts) {
         if (context->handle() == handle) return context->active() ? context.get() : nullptr;
     }
+    const std::lock_guard lock(context_mutex);
+    for (const auto& context : made_contexts) {
+        if (context->handle() == handle) return context->active() ? context.get() : nullptr;
+    }
     return nullptr;
+}
+
+Context& World::make_context(int device, unsigned int flags) {
+    auto context = std::make_unique<Context>(device);
+    context->flags = flags;
+    context->retained = 1;
+    streams.adopt(*context);
+    const std::lock_guard lock(context_mutex);
+    context->id = contexts.size() + made_contexts.size() + 1;
+    return *made_contexts.emplace_back(std::move(context));
+}
+
+CUresult World::end_context(CUcontext handle) {
+    const std::lock_guard lock(context_mutex);
+    for (const auto& context : made_contexts) {
+        if (context->handle() != handle || !context->active()) continue;
+        context->retained = 0;
+        empty_context(*context);
+        return CUDA_SUCCESS;
+    }
+    return CUDA_ERROR_INVALID_CONTEXT;
+}
+
+void World::empty_context(Context& context) {
+    // invented: pending work is abandoned rather than waited for, stream handles are invalid from here on, and a lost
+    // primary context is whole when it is retained again.
+    streams.destroy_all_of(context);
+    space.free_device_allocs_of(&context);
+    context.lost = CUDA_SUCCESS;
+}
+
+std::shared_ptr<Stream> World::find_stream(CUstream handle, Context* context) {
+    if (handle != kStreamPerThread) return streams.find(handle, context);
+    ThreadState* const state = context == nullptr ? nullptr : thread_state(life);
+    if (state == nullptr) return nullptr;
+    std::shared_ptr<Stream>& stream = state->streams[context];
+    if (!stream) stream = std::make_shared<Stream>(*context, Stream::Kind::blocking);
+    return stream;
 }
 
 CUresult EmulatedDriver::device_primary_ctx_retain(CUcontext* context, CUdevice device) noexcept {
@@ -43,11 +85,7 @@ CUresult EmulatedDriver::device_primary_ctx_release(CUdevice device) noexcept {
         Context& primary = *world.contexts[static_cast<std::size_t>(device)];
         if (!primary.active()) return CUDA_ERROR_INVALID_CONTEXT;
         if (primary.retained.fetch_sub(1, std::memory_order_acq_rel) != 1) return CUDA_SUCCESS;
-        // The last one: what belongs to the context goes with it. invented: pending work is abandoned rather than
-        // waited for, stream handles are invalid from here on, and a lost context is whole when it is retained again.
-        world.streams.destroy_all_of(primary);
-        world.space.free_device_allocs_of(device);
-        primary.lost = CUDA_SUCCESS;
+        world.empty_context(primary);
         return CUDA_SUCCESS;
     });
 }
@@ -56,7 +94,7 @@ CUresult EmulatedDriver::device_primary_ctx_get_state(CUdevice device, unsigned 
     return call([&](World& world) {
         if (flags == nullptr || active == nullptr) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        *flags = 0;
+        *flags = world.contexts[static_cast<std::size_t>(device)]->flags;
         *active = world.contexts[static_cast<std::size_t>(device)]->active() ? 1 : 0;
         return CUDA_SUCCESS;
     });

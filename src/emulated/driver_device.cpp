@@ -10,7 +10,6 @@ namespace fabricmem::detail::emulated {
 
 namespace {
 
-constexpr int kDriverVersion = 13000;
 constexpr const char* kDeviceName = "Emulated GPU";
 
 struct Word {
@@ -105,6 +104,9 @@ int attribute_of(const World& world, int attribute, int device) noexcept {
 
 }  // namespace
 
+CUresult error_name(CUresult error, const char** name) noexcept { return find_word(error, &Word::name, name); }
+CUresult error_text(CUresult error, const char** text) noexcept { return find_word(error, &Word::text, text); }
+
 CUresult EmulatedDriver::init(unsigned int flags) noexcept {
     return call([&](World&) { return flags == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; });
 }
@@ -118,11 +120,9 @@ CUresult EmulatedDriver::driver_get_version(int* version) noexcept {
 }
 
 // Words are had in a forked child too: they are wanted for the text of its NOT_INITIALIZED.
-CUresult EmulatedDriver::get_error_name(CUresult error, const char** name) noexcept {
-    return find_word(error, &Word::name, name);
-}
+CUresult EmulatedDriver::get_error_name(CUresult error, const char** name) noexcept { return error_name(error, name); }
 CUresult EmulatedDriver::get_error_string(CUresult error, const char** text) noexcept {
-    return find_word(error, &Word::text, text);
+    return error_text(error, text);
 }
 
 CUresult EmulatedDriver::device_get_count(int* count) noexcept {

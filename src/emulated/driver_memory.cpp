@@ -248,7 +248,7 @@ CUresult EmulatedDriver::mem_alloc(CUdeviceptr* address, std::size_t bytes) noex
         CUresult result = world.memories.create(traits, world.budget(kLocationDevice, context.device), &memory);
         if (result != CUDA_SUCCESS) return result;
         std::uintptr_t made = 0;
-        result = world.space.map_device_alloc(memory, bytes, &made);
+        result = world.space.map_device_alloc(memory, bytes, &context, &made);
         if (result == CUDA_SUCCESS) *address = made;
         return result;
     });

@@ -57,7 +57,7 @@ Answer answer(const Asked& asked, int attribute) {
     const Memory* const memory = place.memory.get();
     const bool device = memory != nullptr && memory->is_device();
     switch (attribute) {
-        case CU_POINTER_ATTRIBUTE_CONTEXT: return whole(0);
+        case CU_POINTER_ATTRIBUTE_CONTEXT: return whole(reinterpret_cast<std::uintptr_t>(place.owner));
         case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: return number(device ? kMemoryTypeDevice : kMemoryTypeHost);
         case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: return whole(asked.address);
         case CU_POINTER_ATTRIBUTE_HOST_POINTER:

@@ -47,7 +47,7 @@ bool flags_are_known(Work::Kind kind, unsigned int flags) {
 
 CUresult EmulatedDriver::work(const Work& work, CUstream stream) const noexcept {
     return call_with_context([&](World& world, Context& context) {
-        const std::shared_ptr<Stream> found = world.streams.find(stream, &context);
+        const std::shared_ptr<Stream> found = world.find_stream(stream, &context);
         if (!found) return CUDA_ERROR_INVALID_HANDLE;
         Work placed = work;
         placed.device = found->context->device;
@@ -108,18 +108,6 @@ CUresult EmulatedDriver::stream_create(CUstream* stream, unsigned int flags) noe
 
 CUresult EmulatedDriver::stream_destroy(CUstream stream) noexcept {
     return call([&](World& world) { return world.streams.destroy(stream); });
-}
-
-// invented: a stream's own handle is enough for these, the default stream needs a current context.
-template <typename Function>
-CUresult EmulatedDriver::with_stream(CUstream stream, Function&& function) const noexcept {
-    return call([&](World& world) {
-        Context* context = nullptr;
-        const CUresult result = world.current(&context);
-        const std::shared_ptr<Stream> found = world.streams.find(stream, context);
-        if (found) return function(world, found);
-        return context == nullptr && result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_HANDLE;
-    });
 }
 
 CUresult EmulatedDriver::stream_query(CUstream stream) noexcept {

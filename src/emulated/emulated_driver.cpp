@@ -78,7 +78,10 @@ std::vector<std::shared_ptr<Budget>> make_budgets(int count, std::uint64_t bytes
 Contexts make_contexts(int count) {
     Contexts contexts;
     contexts.reserve(static_cast<std::size_t>(count));
-    for (int i = 0; i < count; ++i) contexts.push_back(std::make_unique<Context>(i));
+    for (int i = 0; i < count; ++i) {
+        contexts.push_back(std::make_unique<Context>(i));
+        contexts.back()->id = contexts.size();
+    }
     return contexts;
 }
 

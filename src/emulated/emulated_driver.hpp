@@ -40,6 +40,15 @@ struct World {
     /// The context with this handle; null where there is none or it is not retained.
     [[nodiscard]] Context* find_context(CUcontext handle) const noexcept;
 
+    /// The stream of a handle, which may mean `context`'s default one or the calling thread's; null where it is none.
+    [[nodiscard]] std::shared_ptr<Stream> find_stream(CUstream handle, Context* context);
+    /// A context besides the primary ones, in use until end_context().
+    [[nodiscard]] Context& make_context(int device, unsigned int flags);
+    /// INVALID_CONTEXT for one that make_context() has not made, or that has ended.
+    CUresult end_context(CUcontext handle);
+    /// What a context holds ends with it: streams, events, cuMemAlloc's memory.
+    void empty_context(Context& context);
+
     const EmulatedOptions options;
     const NodeIdentity node;
     const std::optional<int> channel;  // what this process can open of options.imex_channel
@@ -49,13 +58,18 @@ struct World {
     const std::shared_ptr<Ledger> ledger = std::make_shared<Ledger>();
     std::vector<std::shared_ptr<Budget>> device_budgets;
     std::vector<std::shared_ptr<Budget>> node_budgets;
-    std::mutex context_mutex;  // guards retaining and releasing, with what follows from it
-    Contexts contexts;
+    mutable std::mutex context_mutex;  // guards retaining and releasing, with what follows from it
+    Contexts contexts;                 // the primary ones, by device
+    Contexts made_contexts;            // the others, ended ones too; guarded by context_mutex
     MemoryTable memories;
     AddressSpace space;
     StreamEngine streams;
     World* next_abandoned = nullptr;
 };
+
+/// cuGetErrorName's and cuGetErrorString's words, which are had without a driver.
+CUresult error_name(CUresult error, const char** name) noexcept;
+CUresult error_text(CUresult error, const char** text) noexcept;
 
 class EmulatedDriver final : public Driver {
 public:
@@ -165,10 +179,7 @@ public:
     CUresult thread_exchange_stream_capture_mode(CUstreamCaptureMode* mode) noexcept override;
     CUresult graph_destroy(CUgraph graph) noexcept override;
 
-private:
-    /// In a forked child the driver is dead: locks may be held by threads that are not there.
-    [[nodiscard]] bool forked() const noexcept { return fork_epoch() != born_in_; }
-
+    // Not of the seam. What the drop-in libcuda needs besides is written with these (src/libcuda).
     template <typename Function>
     CUresult call(Function&& function) const noexcept {
         if (forked()) return CUDA_ERROR_NOT_INITIALIZED;
@@ -182,11 +193,25 @@ private:
             return result == CUDA_SUCCESS ? function(world, *context) : result;
         });
     }
-
+    // invented: a stream's own handle is enough, the default streams need a current context.
     template <typename Function>
-    CUresult with_stream(CUstream stream, Function&& function) const noexcept;
+    CUresult with_stream(CUstream stream, Function&& function) const noexcept {
+        return call([&](World& world) {
+            Context* context = nullptr;
+            const CUresult result = world.current(&context);
+            const std::shared_ptr<Stream> found = world.find_stream(stream, context);
+            if (found) return function(world, found);
+            return context == nullptr && result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_HANDLE;
+        });
+    }
     CUresult work(const Work& work, CUstream stream) const noexcept;
+    /// In the default stream of the current context, and waited for.
     CUresult work_now(const Work& work) const noexcept;
+
+private:
+    /// In a forked child the driver is dead: locks may be held by threads that are not there.
+    [[nodiscard]] bool forked() const noexcept { return fork_epoch() != born_in_; }
+
     CUresult word(Work::Kind kind, CUstream stream, CUdeviceptr address, std::size_t bytes, std::uint64_t value,
                   unsigned int flags) const noexcept;
 

@@ -21,6 +21,7 @@ public:
         }
         return false;
     }
+    [[nodiscard]] std::uint64_t left() const noexcept { return left_.load(std::memory_order_relaxed); }
     void give_back(std::uint64_t bytes) noexcept { left_.fetch_add(bytes, std::memory_order_relaxed); }
 
 private:

@@ -10,6 +10,7 @@
 
 namespace fabricmem::detail::emulated {
 
+inline constexpr int kDriverVersion = 13000;
 inline constexpr std::size_t kGranularity = std::size_t{2} << 20;
 inline constexpr std::uint64_t kAddressLimit = std::uint64_t{1} << 47;
 inline constexpr int kFirstPciBus = 1;
@@ -28,6 +29,9 @@ inline constexpr unsigned int kHandleFabric = 8;
 inline constexpr unsigned int kAccessNone = 0;
 inline constexpr unsigned int kAccessRead = 1;
 inline constexpr unsigned int kAccessReadWrite = 3;
+
+inline const auto kStreamLegacy = reinterpret_cast<CUstream>(std::uintptr_t{1});
+inline const auto kStreamPerThread = reinterpret_cast<CUstream>(std::uintptr_t{2});
 
 /// FNV-1a, then mixed: good enough to tell names apart and to notice damage, not a secret.
 [[nodiscard]] constexpr std::uint64_t mix(std::uint64_t value) noexcept {

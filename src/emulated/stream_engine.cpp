@@ -13,10 +13,7 @@ namespace {
 
 CUstream to_stream(std::uint64_t number) noexcept { return reinterpret_cast<CUstream>(number); }
 
-// CU_STREAM_LEGACY. invented: CU_STREAM_PER_THREAD is the legacy default stream too.
-bool means_default(CUstream handle) noexcept {
-    return handle == nullptr || handle == to_stream(1) || handle == to_stream(2);
-}
+bool means_default(CUstream handle) noexcept { return handle == nullptr || handle == kStreamLegacy; }
 
 bool is_met(const Work& wait, std::uint64_t current) noexcept {
     const bool wide = wait.bytes == 8;
@@ -33,9 +30,11 @@ bool is_met(const Work& wait, std::uint64_t current) noexcept {
 }  // namespace
 
 StreamEngine::StreamEngine(AddressSpace& space, std::vector<std::unique_ptr<Context>>& contexts) : space_(space) {
-    for (const auto& context : contexts) {
-        default_streams_.push_back(std::make_shared<Stream>(*context, Stream::Kind::legacy_default));
-    }
+    for (const auto& context : contexts) adopt(*context);
+}
+
+void StreamEngine::adopt(Context& context) {
+    context.default_stream = std::make_shared<Stream>(context, Stream::Kind::legacy_default);
 }
 
 CUstream StreamEngine::create(Context& context, Stream::Kind kind) {
@@ -55,14 +54,15 @@ CUresult StreamEngine::destroy(CUstream handle) {
 void StreamEngine::destroy_all_of(Context& context) {
     const std::lock_guard lock(mutex_);
     std::erase_if(streams_, [&](const auto& entry) { return entry.second->context == &context; });
+    std::erase_if(events_, [&](const auto& entry) { return entry.second->context == &context; });
     drop_queues_of(context);
-    default_streams_[static_cast<std::size_t>(context.device)]->capture = {};
+    context.default_stream->capture = {};
     changed_.notify_all();
 }
 
 std::shared_ptr<Stream> StreamEngine::find(CUstream handle, Context* context) {
     if (means_default(handle)) {
-        return context == nullptr ? nullptr : default_streams_[static_cast<std::size_t>(context->device)];
+        return context == nullptr ? nullptr : context->default_stream;
     }
     const std::lock_guard lock(mutex_);
     const auto found = streams_.find(handle);
@@ -78,6 +78,7 @@ CUresult StreamEngine::resolve_source(const Work& work, Pieces* pieces) const {
 }
 
 CUresult StreamEngine::check(Work* work) const {
+    if (work->kind == Work::Kind::mark || work->kind == Work::Kind::pass) return CUDA_SUCCESS;
     const auto is_the_drivers = [](const Piece& piece) { return piece.memory != nullptr || piece.pinned != nullptr; };
     Pieces pieces;
     CUresult result = resolve_destination(*work, &pieces);
@@ -90,11 +91,13 @@ CUresult StreamEngine::check(Work* work) const {
 }
 
 CUresult StreamEngine::execute(const Work& work) const {
+    if (work.kind == Work::Kind::mark) work.mark->at = std::chrono::steady_clock::now();
+    if (work.kind == Work::Kind::mark || work.kind == Work::Kind::pass) return CUDA_SUCCESS;
     Pieces destination;
     CUresult result = resolve_destination(work, &destination);
     if (result != CUDA_SUCCESS) return result;
     switch (work.kind) {
-        case Work::Kind::set: return set_pieces(destination, static_cast<unsigned char>(work.value));
+        case Work::Kind::set: return set_pieces(destination, static_cast<std::uint32_t>(work.value), work.width);
         case Work::Kind::write:
             return store_word(destination.front(), static_cast<unsigned int>(work.bytes), work.value);
         default: break;

@@ -29,6 +29,8 @@ public:
     /// Abandons what waits and joins the thread.
     ~StreamEngine();
 
+    /// Gives a new context its default stream.
+    static void adopt(Context& context);
     [[nodiscard]] CUstream create(Context& context, Stream::Kind kind);
     /// Returns at once; pending work is finished behind the scenes.
     CUresult destroy(CUstream handle);
@@ -44,6 +46,15 @@ public:
     CUresult query(const std::shared_ptr<Stream>& stream);
     CUresult synchronize(const std::shared_ptr<Stream>& stream);
     CUresult synchronize(Context& context);
+
+    [[nodiscard]] CUevent create_event(Context& context, unsigned int flags);
+    CUresult destroy_event(CUevent handle);
+    CUresult record(const std::shared_ptr<Stream>& stream, CUevent handle);
+    /// What the stream is given from here on waits for the event's latest mark.
+    CUresult wait_event(const std::shared_ptr<Stream>& stream, CUevent handle);
+    CUresult query_event(CUevent handle);
+    CUresult synchronize_event(CUevent handle);
+    CUresult elapsed(CUevent start, CUevent end, float* milliseconds);
 
     CUresult begin_capture(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode);
     CUresult end_capture(const std::shared_ptr<Stream>& stream, CUgraph* graph);
@@ -66,6 +77,8 @@ private:
     // With mutex_ held.
     [[nodiscard]] After stands_before(const Stream& stream) const;
     static bool reached(const After& after) noexcept;
+    [[nodiscard]] std::shared_ptr<Event> find_event(CUevent handle) const;
+    static bool reached(const Mark& mark) noexcept { return mark.stream->completed >= mark.ticket; }
     /// `ticket`: what the stream has to complete until the work is done; untouched where it is done already.
     CUresult submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work, std::uint64_t* ticket);
     CUresult enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after, std::uint64_t* ticket);
@@ -86,8 +99,8 @@ private:
     mutable std::mutex mutex_;
     std::condition_variable changed_;  // work was queued, or something was completed
     std::unordered_map<CUstream, std::shared_ptr<Stream>> streams_;
-    std::vector<std::shared_ptr<Stream>> default_streams_;  // by device
-    std::vector<std::shared_ptr<Stream>> busy_;             // not idle, also when their handle is gone
+    std::unordered_map<CUevent, std::shared_ptr<Event>> events_;
+    std::vector<std::shared_ptr<Stream>> busy_;  // not idle, also when their handle is gone
     std::unordered_set<CUgraph> graphs_;
     std::uint64_t last_number_ = 0;
     std::size_t waiters_ = 0;

@@ -29,6 +29,7 @@ StreamEngine::~StreamEngine() {
         changed_.notify_all();
     }
     if (thread_.joinable()) thread_.join();
+    for (const auto& stream : busy_) stream->queue.clear();  // what is queued may name its own stream
 }
 
 void StreamEngine::start_thread() {

@@ -151,11 +151,21 @@ CUresult copy_one(const Piece& to, const Piece& from) {
     return CUDA_SUCCESS;
 }
 
-CUresult set_one(const Piece& to, unsigned char value) {
+void fill(std::byte* to, std::size_t bytes, std::uint32_t value, unsigned int width) noexcept {
+    if (width == 1) {
+        std::memset(to, static_cast<unsigned char>(value), bytes);
+        return;
+    }
+    for (std::size_t i = 0; i < bytes; ++i) to[i] = static_cast<std::byte>(value >> (8 * (i % width)));
+}
+
+CUresult set_one(const Piece& to, std::uint32_t value, unsigned int width) {
     if (!to.memory) {
-        std::memset(host_pointer(to.offset), value, to.bytes);
+        fill(host_pointer(to.offset), to.bytes, value, width);
         return CUDA_SUCCESS;
     }
+    // A single word may be somebody's flag.
+    if (width != 1 && to.bytes == width) return store_word(to, width, value);
     std::uint64_t done = 0;
     if (value == 0 && to.bytes >= kGranularity) {
         // Zeros of whole pages are had by giving the pages back: no memory is taken for them.
@@ -166,11 +176,12 @@ CUresult set_one(const Piece& to, unsigned char value) {
                         static_cast<off_t>(end - begin)) == 0) {
             const Piece head{to.memory, nullptr, to.offset, static_cast<std::size_t>(begin - to.offset)};
             const Piece tail{to.memory, nullptr, end, static_cast<std::size_t>(to.offset + to.bytes - end)};
-            const CUresult result = head.bytes == 0 ? CUDA_SUCCESS : set_one(head, value);
-            return result != CUDA_SUCCESS || tail.bytes == 0 ? result : set_one(tail, value);
+            const CUresult result = head.bytes == 0 ? CUDA_SUCCESS : set_one(head, value, width);
+            return result != CUDA_SUCCESS || tail.bytes == 0 ? result : set_one(tail, value, width);
         }
     }
-    const std::vector<std::byte> buffer(std::min(kBounceBytes, to.bytes), static_cast<std::byte>(value));
+    std::vector<std::byte> buffer(std::min(kBounceBytes, to.bytes));
+    fill(buffer.data(), buffer.size(), value, width);
     while (done < to.bytes) {
         const std::size_t bytes = std::min<std::uint64_t>(buffer.size(), to.bytes - done);
         if (const CUresult result = write_file(to, done, buffer.data(), bytes); result != CUDA_SUCCESS) return result;
@@ -204,10 +215,10 @@ CUresult copy_pieces(const Pieces& destination, const Pieces& source) {
     return CUDA_SUCCESS;
 }
 
-CUresult set_pieces(const Pieces& destination, unsigned char value) {
+CUresult set_pieces(const Pieces& destination, std::uint32_t value, unsigned int width) {
     order_bulk();
     for (const Piece& piece : destination) {
-        if (const CUresult result = set_one(piece, value); result != CUDA_SUCCESS) return result;
+        if (const CUresult result = set_one(piece, value, width); result != CUDA_SUCCESS) return result;
     }
     order_bulk();
     return CUDA_SUCCESS;

@@ -15,7 +15,8 @@ namespace fabricmem::detail::emulated {
 /// Both hold the same number of bytes. Words (1, 2, 4 or 8 aligned bytes) are not torn and are ordered: whoever sees
 /// one with an acquire load sees all that was copied before it.
 CUresult copy_pieces(const Pieces& destination, const Pieces& source);
-CUresult set_pieces(const Pieces& destination, unsigned char value);
+/// Repeats the low `width` bytes of the value: 1, 2 or 4, and the pieces begin and end at multiples of it.
+CUresult set_pieces(const Pieces& destination, std::uint32_t value, unsigned int width);
 
 /// A word of 4 or 8 bytes, aligned; `piece` holds it whole. INVALID_VALUE where it does not, OUT_OF_MEMORY without an
 /// alias.
