@@ -1,7 +1,8 @@
 # Run by ctest: registers the test cases of `program`. Every case runs with FABRICMEM_TEST_DRIVER=emulated; those tagged
 # [each] a second time, as "cuda: <name>", with FABRICMEM_TEST_DRIVER=cuda, one at a time, as there is one GPU; those tagged
-# [real] as "cuda: <name>" alone: they say why nothing else can be tested for that.
-# Reads program, launcher, catch2_major, timeout, directory.
+# [real] as "cuda: <name>" alone: they say why nothing else can be tested for that. Where `libcuda` is the drop-in libcuda's
+# folder, those tagged [each] run a third time, as "libcuda: <name>", with FABRICMEM_TEST_DRIVER=cuda on that.
+# Reads program, launcher, catch2_major, libcuda, timeout, directory.
 
 # Sets <result> to the names of the cases that match <spec>, one a line, from a list that is kept until the program is newer.
 function(fabricmem_list_cases result spec file)
@@ -37,6 +38,9 @@ function(fabricmem_register prefix driver cases)
             list(JOIN launcher " " text)
             list(APPEND environment "FABRICMEM_TEST_LAUNCHER=${text}")
         endif()
+        if(prefix STREQUAL "libcuda: ")
+            list(APPEND environment "LD_LIBRARY_PATH=${libcuda}")
+        endif()
         set_tests_properties("${prefix}${case}" PROPERTIES
             WORKING_DIRECTORY "${directory}"
             TIMEOUT ${timeout}
@@ -44,7 +48,7 @@ function(fabricmem_register prefix driver cases)
             ENVIRONMENT "${environment}"
             FAIL_REGULAR_EXPRESSION "No test cases matched|No tests ran"
             SKIP_REGULAR_EXPRESSION "FABRICMEM-SKIPPED:")
-        if(driver STREQUAL "cuda")
+        if(prefix STREQUAL "cuda: ")
             set_tests_properties("${prefix}${case}" PROPERTIES RESOURCE_LOCK fabricmem_gpu)
         endif()
     endwhile()
@@ -56,6 +60,10 @@ if(EXISTS "${program}")
     fabricmem_register("" emulated "${cases}")
     fabricmem_list_cases(cases "[each]~[.],[real]~[.]" "${program}.each")
     fabricmem_register("cuda: " cuda "${cases}")
+    if(libcuda)
+        fabricmem_list_cases(cases "[each]~[.]~[real]" "${program}.libcuda")
+        fabricmem_register("libcuda: " cuda "${cases}")
+    endif()
 else()
     add_test("${label} was not built" "${program}")
 endif()

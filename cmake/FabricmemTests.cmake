@@ -40,11 +40,18 @@ function(fabricmem_add_test name file)
     if(CMAKE_CROSSCOMPILING)
         set(launcher ${CMAKE_CROSSCOMPILING_EMULATOR})
     endif()
+    # The driver's conformance is tried on the drop-in libcuda too; not what is about device nodes, of which it has none.
+    set(libcuda "")
+    if(FABRICMEM_BUILD_EMULATED_LIBCUDA AND name MATCHES "^driver_conformance_" AND NOT name MATCHES "_channel_")
+        set(libcuda "$<TARGET_FILE_DIR:fabricmem_libcuda>")
+        add_dependencies(${name} fabricmem_libcuda)
+    endif()
     # ctest includes this file when it starts.
     file(GENERATE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/${name}_$<CONFIG>.cmake" CONTENT
 "set(program [==[$<TARGET_FILE:${name}>]==])
 set(launcher [==[${launcher}]==])
 set(catch2_major ${fabricmem_catch2_major})
+set(libcuda [==[${libcuda}]==])
 set(timeout ${FABRICMEM_TEST_TIMEOUT})
 set(directory [==[${CMAKE_CURRENT_BINARY_DIR}]==])
 include([==[${PROJECT_SOURCE_DIR}/cmake/FabricmemDiscover.cmake]==])

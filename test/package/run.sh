@@ -43,6 +43,7 @@ for kind in static shared; do
     [ $kind = static ] || shared=ON
     configure "$source_dir" "$scratch/$kind" -DBUILD_SHARED_LIBS=$shared -DFABRICMEM_BUILD_TESTS=OFF \
         -DFABRICMEM_BUILD_EXAMPLES=OFF -DFABRICMEM_BUILD_TOOLS=OFF -DFABRICMEM_WARNINGS_AS_ERRORS=ON \
+        -DFABRICMEM_BUILD_EMULATED_LIBCUDA=ON \
         -DCMAKE_INSTALL_PREFIX="$scratch/first-$kind"
     build "$scratch/$kind"
     rm -rf "$scratch/first-$kind" "$scratch/prefix-$kind"
@@ -58,6 +59,8 @@ for kind in static shared; do
         leaked=$(nm -C --defined-only "$archive" | grep -E '^[0-9a-f]+ [A-Zuvw] (.*[ (<*&])?(fmt|spdlog|nlohmann)::' | head -3 || true)
         [ -z "$leaked" ] || fail "$(basename "$archive") defines what is not ours: $leaked"
     done
+    [ -e "$scratch/$kind/emulated-cuda/libcuda.so.1" ] || fail "the drop-in libcuda was not built"
+    if find "$prefix" -name 'libcuda*' | grep .; then fail "the drop-in libcuda was installed"; fi
     pkg_config_dir=$(dirname "$(find "$prefix" -name fabricmem.pc)")
     libdir=$(dirname "$pkg_config_dir")
 
