@@ -19,8 +19,8 @@ int Deadline::left_ms() const noexcept {
     return static_cast<int>(std::clamp<decltype(left)>(left, 0, std::numeric_limits<int>::max()));
 }
 
-Watchdog::Watchdog(std::string step, std::chrono::milliseconds timeout)
-    : step_(std::move(step)), deadline_(timeout), thread_([this] { watch(); }) {}
+Watchdog::Watchdog(std::string step, std::chrono::milliseconds timeout, std::function<void()> last_act)
+    : step_(std::move(step)), deadline_(timeout), last_act_(std::move(last_act)), thread_([this] { watch(); }) {}
 
 Watchdog::~Watchdog() {
     {
@@ -44,7 +44,11 @@ void Watchdog::watch() {
         print(stderr, "{}: {}, for {} s at most\n", program_invocation_short_name, step_, whole.count());
         if (ends_within(std::chrono::milliseconds(deadline_.left_ms()))) return;
     }
-    print(stderr, "{}: error: {} did not come to an end in time\n", program_invocation_short_name, step_);
+    if (last_act_) {
+        last_act_();
+    } else {
+        print(stderr, "{}: error: {} did not come to an end in time\n", program_invocation_short_name, step_);
+    }
     // Not exit(): its handlers would wait for the call that is stuck. The peer sees the connection end.
     std::_Exit(1);
 }

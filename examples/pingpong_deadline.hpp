@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -28,7 +29,8 @@ private:
 /// when the time is up. For calls that may block without limit: an import from another node, a name server.
 class Watchdog {
 public:
-    Watchdog(std::string step, std::chrono::milliseconds timeout);
+    /// `last_act`, if any, is done instead of saying that line: for those who have said already what went wrong.
+    Watchdog(std::string step, std::chrono::milliseconds timeout, std::function<void()> last_act = {});
     Watchdog(const Watchdog&) = delete;
     Watchdog& operator=(const Watchdog&) = delete;
     ~Watchdog();
@@ -38,6 +40,7 @@ private:
 
     const std::string step_;
     const Deadline deadline_;
+    const std::function<void()> last_act_;
     std::mutex mutex_;
     std::condition_variable ended_changed_;
     bool ended_ = false;

@@ -76,6 +76,10 @@ PeerProcess::~PeerProcess() {
     (void)wait(Deadline(std::chrono::seconds(10)));
 }
 
+void PeerProcess::kill() const noexcept {
+    if (id_ >= 0) ::kill(id_, SIGKILL);
+}
+
 void PeerProcess::expect_success(const Deadline& deadline) {
     if (!wait(deadline)) throw PeerError(formatted("the peer (process {}) does not end", id_));
     if (WIFSIGNALED(status_)) throw PeerError(formatted("the peer was ended by signal {}", WTERMSIG(status_)));

@@ -26,6 +26,9 @@ public:
     [[nodiscard]] pid_t id() const noexcept { return id_; }
     /// Becomes readable (end of file) when the process ends, however it ends.
     [[nodiscard]] int ended_fd() const noexcept { return ended_.get(); }
+    /// Asks for nothing and waits for nothing. For a process that is itself about to end. Any thread, while no other
+    /// member runs.
+    void kill() const noexcept;
     /// Waits for its end; throws PeerError where it fails or takes too long.
     void expect_success(const Deadline& deadline);
 

@@ -121,6 +121,7 @@ void Report::end_well(std::uint64_t rounds, std::uint64_t bytes) const {
     if (!options_.json) {
         print(stdout, "both sides checked every byte that arrived: {} rounds, {} bytes each way, none wrong\n", rounds,
               bytes);
+        std::fflush(stdout);  // what is taken down next may hang, and the process then ends without it
         return;
     }
     Json document = head(options_);

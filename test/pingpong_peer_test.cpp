@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -69,6 +70,15 @@ struct Endless {
 
     CapturedProcess program;
     pid_t peer = 0;
+};
+
+/// FABRICMEM_FAULTS of the programs that are started while it lives.
+class Faults {
+public:
+    explicit Faults(const char* text) { ::setenv("FABRICMEM_FAULTS", text, 1); }
+    Faults(const Faults&) = delete;
+    Faults& operator=(const Faults&) = delete;
+    ~Faults() { ::unsetenv("FABRICMEM_FAULTS"); }
 };
 
 const std::vector<Arguments> kModes{{"--mode", "copy", "--location", "device"},
@@ -300,5 +310,59 @@ TEST_CASE("A peer ends when the side that started it is killed", "[pingpong][eac
         Endless pair(mode + Arguments{"--timeout", "1000"});
         CHECK(::kill(pair.program.id(), SIGKILL) == 0);
         CHECK(pair.program.finish(kPatienceSeconds) == 128 + SIGKILL);
+    }
+}
+
+TEST_CASE("What ends the rounds is told, and ends the program in time, though memory can't be given back",
+          "[pingpong][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const Faults faults("cuMemRelease=hang");
+    SECTION("the peer was killed") {
+        Endless pair({"--timeout", "4"});
+        CHECK(::kill(pair.peer, SIGKILL) == 0);
+        CHECK(pair.program.finish(kPatienceSeconds) == 1);
+        const std::vector<std::string> errors = errors_of(pair.program.err());
+        CAPTURE(pair.program.err());
+        REQUIRE(errors.size() == 1);
+        CHECK(contains(errors[0], "the peer went away"));
+        CHECK(contains(pair.program.err(), "giving all memory back after a failure, for 4 s at most"));
+    }
+    SECTION("the peer is stuck, and not left behind") {
+        Endless pair({"--timeout", "1"});
+        CHECK(::kill(pair.peer, SIGSTOP) == 0);
+        CHECK(pair.program.finish(kPatienceSeconds) == 1);  // waits until both have closed their outputs
+        const std::vector<std::string> errors = errors_of(pair.program.err());
+        CAPTURE(pair.program.err());
+        REQUIRE(errors.size() == 1);
+        CHECK(contains(errors[0], "no sign of the peer in 1 s"));
+    }
+}
+
+TEST_CASE("A good end is an error in time where memory can't be given back", "[pingpong][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const Arguments played{"--sizes", "64", "--iterations", "1", "--warmup", "0"};
+    struct Step {
+        const char* faults;
+        const char* told;
+    };
+    for (const Step& step :
+         {Step{"cuStreamDestroy#2=hang", "error: giving the GPU's streams back did not come to an end in time"},
+          Step{"cuMemRelease=hang", "error: giving the peer's memory back did not come to an end in time"},
+          Step{"cuMemRelease#2=hang", "error: giving this side's memory back did not come to an end in time"}}) {
+        CAPTURE(step.faults);
+        std::optional<CapturedProcess> first;
+        {
+            const Faults faults(step.faults);
+            first.emplace(pingpong(played + Arguments{"--listen", "0", "--timeout", "3"}));
+        }
+        const auto port = first->wait_for("listening at 127.0.0.1:", kPatienceSeconds);
+        REQUIRE(port);
+        CapturedProcess second(pingpong(played + Arguments{"--connect", "127.0.0.1:" + *port}));
+        CHECK(first->finish(kPatienceSeconds) == 1);
+        const std::vector<std::string> errors = errors_of(first->err());
+        CAPTURE(first->err());
+        REQUIRE(errors.size() == 1);
+        CHECK(contains(errors[0], step.told));
+        CHECK(second.finish(kPatienceSeconds).has_value());
     }
 }
