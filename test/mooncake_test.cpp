@@ -44,8 +44,9 @@ TEST_CASE("A transport can retain, range, export and have a peer write to our me
     const PrimaryContext context(driver, 0);
     for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
         CAPTURE(to_string(location));
-        FabricBuffer buffer(driver, 2 * kMiB, {.location = location});
-        auto* const inner = static_cast<std::byte*>(buffer.address()) + 256;
+        FabricBuffer buffer(driver, 4 * kMiB, {.location = location});
+        constexpr std::size_t kInner = 3 * kMiB + 256;  // beyond what a peer would map that knew of one granule alone
+        auto* const inner = static_cast<std::byte*>(buffer.address()) + kInner;
         const auto entry = register_local_memory(*driver, inner);
         REQUIRE(entry.has_value());
         CHECK(entry->base == pointer(buffer));
@@ -59,9 +60,9 @@ TEST_CASE("A transport can retain, range, export and have a peer write to our me
         }
         constexpr std::int32_t warm_up = 0x1234567;
         Peer peer;
-        REQUIRE(peer.code("import 0 " + to_hex(entry->shm_name)) == CUDA_SUCCESS);
+        REQUIRE(peer.code("import 0 " + to_hex(entry->shm_name) + " " + std::to_string(entry->length)) == CUDA_SUCCESS);
         REQUIRE(peer.code("map 0 device 3") == CUDA_SUCCESS);
-        REQUIRE(peer.code("write 0 256 " + std::to_string(warm_up)) == CUDA_SUCCESS);
+        REQUIRE(peer.code("write 0 " + std::to_string(kInner) + " " + std::to_string(warm_up)) == CUDA_SUCCESS);
         std::int32_t seen = 0;
         CHECK(driver->memcpy_dtoh(&seen, pointer(inner), sizeof seen) == CUDA_SUCCESS);
         CHECK(seen == warm_up);

@@ -116,12 +116,14 @@ std::string do_export(Driver& driver, std::istringstream& words) {
     return answer(result, to_hex(bytes));
 }
 
-// import SLOT HEX
+// import SLOT HEX [BYTES]: 2 MiB, or as many as the exporter says; map maps as many.
 std::string do_import(Driver& driver, std::istringstream& words) {
     int slot = 0;
     std::string hex;
+    std::size_t bytes = 0;
     words >> slot >> hex;
-    Slot made{.handle = 0, .address = 0, .bytes = kTwoMiB};
+    if (!(words >> bytes)) bytes = kTwoMiB;
+    Slot made{.handle = 0, .address = 0, .bytes = bytes};
     const CUresult result = import_fabric(driver, from_hex(hex), &made.handle);
     if (result == CUDA_SUCCESS) g_slots[slot] = made;
     return answer(result);
