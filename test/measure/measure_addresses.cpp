@@ -230,9 +230,14 @@ Question pointer_question(const std::string& name, const std::function<CUdevicep
             }};
 }
 
-// Memory that stays until the process ends.
+// Memory that stays until the process ends; kept where a leak checker sees that it is meant.
+CUdeviceptr lasting(Mapped* memory) {
+    static auto& kept = *new std::vector<Mapped*>;  // never destroyed
+    kept.push_back(memory);
+    return memory->address();
+}
 CUdeviceptr lasting(Driver& driver, const CUmemAllocationProp& properties, const std::vector<CUmemAccessDesc>& access) {
-    return (new Mapped(driver, properties, access))->address();
+    return lasting(new Mapped(driver, properties, access));
 }
 
 Questions pointer_questions() {
@@ -241,7 +246,7 @@ Questions pointer_questions() {
         Handle handle = 0;
         (void)export_fabric(driver, make(driver, kTwoMiB), &bytes);
         (void)import_fabric(driver, bytes, &handle);
-        return (new Mapped(driver, handle, {access_for(kDevice)}))->address();
+        return lasting(new Mapped(driver, handle, {access_for(kDevice)}));
     };
     const auto reserved = [](Driver& driver) {
         CUdeviceptr address = 0;
@@ -258,7 +263,10 @@ Questions pointer_questions() {
         driver.mem_alloc_host(&address, 4096);
         return reinterpret_cast<CUdeviceptr>(address);
     };
-    const auto heap = [](Driver&) { return reinterpret_cast<CUdeviceptr>(new char[4096]); };
+    const auto heap = [](Driver&) {
+        static const auto bytes = std::make_unique<char[]>(4096);
+        return reinterpret_cast<CUdeviceptr>(bytes.get());
+    };
     const auto device = [](Driver& driver) {
         return lasting(driver, memory_at(kDevice, 0, kFabric, true), {access_for(kDevice)});
     };
