@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the emulated drivers of one process share, and the limits of a process that they meet. The file that names the
-// limits is compiled in here under another namespace, since the library hides it.
+// What the emulated drivers of one process share, and the limits of a process that they meet. The files that make
+// handles and name limits are compiled in here under another namespace, since the library hides them.
 #define emulated emulated_for_test
+#include "emulated/fabric_handle.cpp"
 #include "emulated/limits.cpp"
 #include "emulated/process.cpp"
 #undef emulated
@@ -27,6 +28,9 @@
 
 using namespace fabricmem;
 using namespace fabricmem::test;
+using detail::emulated_for_test::decode;
+using detail::emulated_for_test::encode;
+using detail::emulated_for_test::FabricHandle;
 
 namespace {
 
@@ -202,6 +206,23 @@ TEST_CASE("A handle ends with its exporter although another driver of the proces
     CHECK(try_import(*driver_of("third"), bytes) == CUDA_ERROR_NOT_SUPPORTED);
     CHECK(other_process.code("import 1 " + to_hex(bytes)) == CUDA_ERROR_NOT_SUPPORTED);
     CHECK(read_word(*importer, imported.address() + kTwoMiB - 4) == 0x5a5a5a5a);
+}
+
+TEST_CASE("A handle with the number of a process that is known, but another start, is refused", "[emulated]") {
+    FABRICMEM_PEER_OR_SKIP();
+    Peer peer;
+    const auto driver = make_emulated_driver();
+    const FabricBytes bytes = peer.export_memory();
+    CHECK(try_import(*driver, bytes) == CUDA_SUCCESS);
+    CHECK(try_import(*driver, bytes) == CUDA_SUCCESS);  // by what was remembered of it
+    FabricHandle handle;
+    REQUIRE(decode(bytes, &handle) == CUDA_SUCCESS);
+    ++handle.process_start;
+    CHECK(try_import(*driver, encode(handle)) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(try_import(*driver, bytes) == CUDA_SUCCESS);
+    peer.process().signal(SIGKILL);
+    REQUIRE(peer.process().wait(in_seconds(kPeerSeconds)) == Ended{-1, SIGKILL});
+    CHECK(try_import(*driver, bytes) == CUDA_ERROR_NOT_SUPPORTED);
 }
 
 TEST_CASE("Memory that several drivers of a process hold is charged to its maker alone", "[emulated]") {

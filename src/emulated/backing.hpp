@@ -15,6 +15,7 @@
 
 #include <cuda.h>
 
+#include "emulated/exporters.hpp"
 #include "emulated/process.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -71,6 +72,7 @@ public:
     /// Null where this process has none with this key.
     [[nodiscard]] std::shared_ptr<Backing> find(const Backing::Key& key);
 
+    [[nodiscard]] Exporters& exporters() noexcept { return exporters_; }
     [[nodiscard]] std::uint32_t process_id() const noexcept { return process_id_; }
     [[nodiscard]] std::uint64_t process_start() const noexcept { return process_start_; }
 
@@ -83,6 +85,7 @@ private:
     Backings* const parents_;  // kept reachable, so that a leak checker in a child knows that it is meant
     const std::uint32_t process_id_;
     const std::uint64_t process_start_;
+    Exporters exporters_;
     std::mutex mutex_;
     // Entries of dead backings are swept when the table has doubled, which bounds a lookup's cost and its size.
     std::map<Backing::Key, std::weak_ptr<Backing>> backings_;

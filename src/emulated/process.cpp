@@ -50,7 +50,11 @@ ProcessStat read_process_stat(std::uint32_t process_id) noexcept {
         if (field == nullptr) return {};
         ++field;
     }
-    stat.start = std::strtoull(field, nullptr, 10);
+    char* next = nullptr;
+    stat.start = std::strtoull(field, &next, 10);
+    // The next field is the size of its address space. A process that is being killed loses that first, and with it
+    // its owner, before it is a zombie.
+    if (std::strtoull(next, nullptr, 10) == 0) stat.ended = true;
     return stat;
 }
 

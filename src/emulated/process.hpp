@@ -29,7 +29,7 @@ private:
 struct ProcessStat {
     enum class Found : std::uint8_t { yes, no, unknown };
     Found found = Found::unknown;
-    bool ended = false;       ///< a zombie: it runs no more and holds no memory
+    bool ended = false;       ///< a zombie, or about to be one: it runs no more of its program
     std::uint64_t start = 0;  ///< clock ticks since boot
     int error = 0;            ///< errno, where it could not be read
 };

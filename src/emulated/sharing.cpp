@@ -24,18 +24,17 @@ bool is_meant(const struct stat& status, const FabricHandle& handle) noexcept {
            static_cast<std::uint64_t>(status.st_size) == handle.bytes;
 }
 
-// Whether the exporter still runs, and the number is not another process's by now.
-CUresult check_exporter(const FabricHandle& handle) noexcept {
-    const ProcessStat stat = read_process_stat(handle.process_id);
-    if (is_a_limit(stat.error)) return out_of_memory("open of /proc/PID/stat", stat.error);
-    const bool lives = stat.found == ProcessStat::Found::yes && !stat.ended && stat.start == handle.process_start;
-    return lives ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+// Of whether the exporter still runs, and the number is not another process's by now.
+CUresult judge(const Exporters::Answer& answer) noexcept {
+    if (is_a_limit(answer.error)) return out_of_memory("open of /proc/PID/stat", answer.error);
+    return answer.lives ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
 }
 
 CUresult refused(const FabricHandle& handle, const char* call, int error) noexcept {
     if (is_a_limit(error)) return out_of_memory(call, error);
     if (error != EACCES && error != EPERM) return CUDA_ERROR_NOT_SUPPORTED;
-    if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
+    const Exporters::Answer exporter = Exporters::read(handle.process_id, handle.process_start);
+    if (const CUresult result = judge(exporter); result != CUDA_SUCCESS) return result;
     log(LogLevel::warning,
         "The emulated driver may not open a descriptor of process {}: it is another user's or not dumpable. Emulated "
         "fabric handles work between processes of one user.",
@@ -59,7 +58,8 @@ CUresult open_exported(const FabricHandle& handle, Backings& backings, std::shar
     }
     if (Backing::export_ended(known ? known->descriptor() : opened.get())) return CUDA_ERROR_NOT_SUPPORTED;
     // After the open: a process that has this number and this start time now had them then.
-    if (const CUresult result = check_exporter(handle); result != CUDA_SUCCESS) return result;
+    const Exporters::Answer exporter = backings.exporters().find(handle.process_id, handle.process_start);
+    if (const CUresult result = judge(exporter); result != CUDA_SUCCESS) return result;
     *backing = known ? std::move(known) : backings.adopt(std::move(opened), Backing::key_of(status), handle.bytes);
     return CUDA_SUCCESS;
 }
