@@ -13,7 +13,9 @@ using namespace fabricmem::soak;
 
 int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
-    if (arguments.size() == 4 && arguments[0] == "--peer") return run_peer(arguments[1], arguments[2], arguments[3]);
+    if (arguments.size() == 5 && arguments[0] == "--peer") {
+        return run_peer({arguments[1], arguments[2], arguments[3], arguments[4]});
+    }
     const auto options = parse(arguments);
     if (!options) return 2;
     if (options->help) {

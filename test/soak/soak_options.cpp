@@ -42,6 +42,7 @@ bool take(Options* options, const std::string& name, const std::string& value) {
     if (name == "--rounds") return to_number(value, &options->rounds) || refuse("--rounds " + value);
     if (name == "--seconds") return to_number(value, &options->seconds) || refuse("--seconds " + value);
     if (name == "--seed") return to_number(value, &options->seed) || refuse("--seed " + value);
+    if (name == "--user") return to_number(value, &options->user) || refuse("--user " + value);
     if (name != "--driver") return refuse("no option " + name);
     options->driver = value;
     return value == "emulated" || value == "cuda" || refuse("--driver " + value);
@@ -50,9 +51,10 @@ bool take(Options* options, const std::string& name, const std::string& value) {
 }  // namespace
 
 const char* usage_text() {
-    return "fabricmem_soak [--rounds N] [--seconds N] [--seed N] [--driver emulated|cuda]\n"
+    return "fabricmem_soak [--rounds N] [--seconds N] [--seed N] [--driver emulated|cuda] [--user NUMBER]\n"
            "Kills exporters and importers of fabric memory at random moments and looks at what is left of the others.\n"
            "Without --rounds and --seconds: 2000 rounds, on the real driver 100. A seed gives the same choices again.\n"
+           "--user, of root: the processes run as that user, who sees less of one that is being killed.\n"
            "Ends with 0 where all was as it has to be, with 1 at the first thing that was not.\n";
 }
 

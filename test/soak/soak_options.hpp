@@ -13,6 +13,7 @@ struct Options {
     std::uint64_t rounds = 0;   ///< 0: as long as `seconds` allow
     std::uint64_t seconds = 0;  ///< 0: no limit
     std::uint64_t seed = 0;
+    std::uint64_t user = 0;  ///< whose the processes are; 0: the caller's
     std::string driver = "emulated";
     bool help = false;
 };

@@ -2,7 +2,9 @@
 // What a survivor and a victim do. Whatever is not as it has to be is one line that begins with "broken".
 #include "soak/soak_peer.hpp"
 
+#include <grp.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -37,6 +39,13 @@ std::string gone(const Error& error) {
     if (error.kind() == ErrorKind::peer_gone && error.code() == CUDA_ERROR_NOT_SUPPORTED) return "gone";
     throw Broken("import: kind " + std::string(to_string(error.kind())) + ", code " + std::to_string(error.code()) +
                  ": " + error.what());
+}
+
+void become(unsigned int user) {
+    if (user == 0) return;
+    if (::setgroups(0, nullptr) != 0 || ::setgid(user) != 0 || ::setuid(user) != 0) throw Broken("--user needs root");
+    // What changes its user is closed to others of that user, too, unless it says otherwise.
+    if (::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) throw Broken("prctl failed");
 }
 
 bool stdin_has_a_line() {
@@ -214,12 +223,13 @@ int import_until_killed(const std::shared_ptr<Driver>& driver) {
 
 }  // namespace
 
-int run_peer(const std::string& role, const std::string& driver_name, const std::string& place) {
+int run_peer(const PeerOptions& options) {
     try {
-        const auto driver = driver_name == "cuda" ? make_cuda_driver() : make_emulated_driver();
+        become(static_cast<unsigned int>(std::stoul(options.user)));
+        const auto driver = options.driver == "cuda" ? make_cuda_driver() : make_emulated_driver();
         const test::CurrentContext context(*driver);
-        if (role == "survivor") return survive(driver);
-        if (role == "exporter") return export_until_killed(driver, place);
+        if (options.role == "survivor") return survive(driver);
+        if (options.role == "exporter") return export_until_killed(driver, options.place);
         return import_until_killed(driver);
     } catch (const std::exception& error) {
         std::string text = error.what();

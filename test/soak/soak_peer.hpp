@@ -6,8 +6,14 @@
 
 namespace fabricmem::soak {
 
-/// `role`: survivor, exporter or importer; `driver`: emulated or cuda; `place`: device or host (of an exporter). Speaks
-/// lines on the standard streams; returns the process's exit code.
-[[nodiscard]] int run_peer(const std::string& role, const std::string& driver, const std::string& place);
+struct PeerOptions {
+    std::string role;    ///< survivor, exporter or importer
+    std::string driver;  ///< emulated or cuda
+    std::string place;   ///< of an exporter's memory: device or host
+    std::string user;    ///< whose the process becomes; 0: nobody else's
+};
+
+/// Speaks lines on the standard streams; returns the process's exit code.
+[[nodiscard]] int run_peer(const PeerOptions& options);
 
 }  // namespace fabricmem::soak

@@ -18,7 +18,7 @@ constexpr double kChurn = 1.5;
 }  // namespace
 
 std::vector<std::string> Supervisor::peer(const std::string& role, const std::string& place) const {
-    return {program_, "--peer", role, options_.driver, place};
+    return {program_, "--peer", role, options_.driver, place, std::to_string(options_.user)};
 }
 
 void Supervisor::round(const Choices& choices) {
