@@ -159,7 +159,7 @@ TEST_CASE("Drivers of one process share one descriptor and one alias of an alloc
     constexpr std::size_t kImporters = 8;
     const auto exporter = driver_of("exporter");
     const CurrentContext context(*exporter);
-    const Mapped memory(*exporter, device_memory(kFabric), {access_for(kDevice)});
+    const Mapped memory(*exporter, device_memory(kFabric | kPosixFd), {access_for(kDevice)});
     const FabricBytes bytes = export_of(*exporter, memory);
     std::vector<std::shared_ptr<Driver>> drivers;
     std::vector<std::unique_ptr<Mapped>> imports;
@@ -174,6 +174,15 @@ TEST_CASE("Drivers of one process share one descriptor and one alias of an alloc
         CHECK(emulated_counts(driver).descriptors == 1);
         CHECK(emulated_counts(driver).aliases == 1);
     }
+    int exported = -1;
+    const auto posix = static_cast<CUmemAllocationHandleType>(kPosixFd);
+    REQUIRE(exporter->mem_export_to_shareable_handle(&exported, memory.handle(), posix, 0) == CUDA_SUCCESS);
+    const auto by_descriptor = driver_of("by descriptor");
+    CUmemGenericAllocationHandle handle = 0;
+    void* const passed = reinterpret_cast<void*>(static_cast<std::intptr_t>(exported));
+    REQUIRE(by_descriptor->mem_import_from_shareable_handle(&handle, passed, posix) == CUDA_SUCCESS);
+    close_descriptor(exported);
+    CHECK(emulated_counts(*by_descriptor).descriptors == 1);
     CHECK(emulated_counts(*exporter).aliases == 0);
     for (std::size_t i = 0; i < kImporters; ++i) CHECK(read_word(*exporter, memory.address() + 4 * i) == 100 + i);
     CHECK(memory_descriptors() == 1);

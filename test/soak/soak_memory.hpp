@@ -16,6 +16,7 @@ namespace fabricmem::soak {
 inline constexpr std::uint64_t kBytes = 2 << 20;
 inline constexpr std::uint64_t kPatternSlot = 0;  ///< the exporter's, written before the blob travels
 inline constexpr std::uint64_t kWordSlot = 1;     ///< the importer's
+inline constexpr std::uint64_t kOwnSlot = 2;      ///< the exporter's, written again and again
 inline constexpr std::uint64_t kLastSlot = kBytes / sizeof(std::uint64_t) - 1;  ///< the exporter's pattern again
 
 /// Something is not as it has to be; what() says what.

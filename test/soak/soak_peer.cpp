@@ -145,8 +145,9 @@ private:
     std::string check() {
         check_pattern(*driver_, *own_, pattern_);
         const ImportedFabricBuffer again(driver_, own_->blob());
-        store(*driver_, again, kWordSlot, pattern_);
-        if (load(*driver_, *own_, kWordSlot) != pattern_) throw Broken("the exporter's memory can't be written");
+        const std::uint64_t word = next_pattern();
+        store(*driver_, again, kOwnSlot, word);
+        if (load(*driver_, *own_, kOwnSlot) != word) throw Broken("the exporter's memory can't be written");
         return "checked";
     }
 

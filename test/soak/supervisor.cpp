@@ -31,18 +31,21 @@ void Supervisor::round(const Choices& choices) {
     check_nothing_left();
 }
 
-// Waits for the kill and for the end, which nothing else may have brought.
-void Supervisor::end(Process& victim, Killer& killer, Clock::time_point begin, bool lived, Span* span) {
+// Waits for the kill and for the end, which nothing else may have brought. What the victim said meanwhile.
+std::vector<std::string> Supervisor::end(Process& victim, Killer& killer, Clock::time_point begin, bool lived,
+                                         Span* span) {
     if (lived) span->learn(std::chrono::duration<double>(Clock::now() - begin).count());
     if (lived) stage_ = churning;
     const int stage = killer.wait();
-    while (victim.hear("its end")) continue;
+    std::vector<std::string> said;
+    while (auto line = victim.hear("its end")) said.push_back(std::move(*line));
     const Ended ended = victim.wait();
     if (ended != Ended{-1, SIGKILL}) {
         throw Failure("the victim ended by itself: exit code " + std::to_string(ended.exit_code) + ", signal " +
                       std::to_string(ended.signal));
     }
     ++kills_[span == &exporter_span_ ? 1 : 0][static_cast<std::size_t>(stage)];
+    return said;
 }
 
 // --- the exporter dies
@@ -55,7 +58,7 @@ void Supervisor::kill_exporter(const Choices& choices) {
     Killer killer(victim, begin + std::chrono::duration_cast<Clock::duration>(after), stage_);
     std::vector<Exported> exported;
     const bool lived = live_as_exporter(victim, choices, &exported);
-    end(victim, killer, begin, lived, &exporter_span_);
+    static_cast<void>(end(victim, killer, begin, lived, &exporter_span_));
     // What was imported stays; nothing more is imported.
     survivor_->demand("verify", "verified");
     for (const Exported& memory : exported) survivor_->demand("retry " + memory.blob, "gone");
@@ -109,8 +112,11 @@ void Supervisor::kill_importer(const Choices& choices) {
     Killer killer(victim, begin + std::chrono::duration_cast<Clock::duration>(after), stage_);
     bool closed = false;
     const bool lived = live_as_importer(victim, choices, blob, &closed);
-    end(victim, killer, begin, lived, &importer_span_);
+    const std::vector<std::string> said = end(victim, killer, begin, lived, &importer_span_);
     if (closed) return;
+    for (const std::string& line : said) {
+        if (line != "wrote") throw Failure("an importer says '" + line + "' of memory that is alive");
+    }
     survivor_->demand("check", "checked");
     survivor_->demand("close", "closed");
 }

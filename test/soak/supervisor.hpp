@@ -62,7 +62,7 @@ private:
     bool live_as_exporter(Process& victim, const Choices& choices, std::vector<Exported>* exported);
     bool live_as_importer(Process& victim, const Choices& choices, const std::string& blob, bool* closed);
     void import(Process& victim, Exported* memory, bool may_close);
-    void end(Process& victim, Killer& killer, Clock::time_point begin, bool lived, Span* span);
+    std::vector<std::string> end(Process& victim, Killer& killer, Clock::time_point begin, bool lived, Span* span);
 
     [[nodiscard]] SurvivorUsage usage();
     void check_nothing_left();

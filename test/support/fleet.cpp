@@ -299,10 +299,9 @@ CrowdReport run_crowd(unsigned int ranks, unsigned int peers, unsigned int threa
     const double rss_before = rss_kib();
     const Clock::time_point begin = Clock::now();
     Crowd crowd(ranks, peers, threads);
-    crowd.all(&Crowd::make);
-    crowd.all(&Crowd::import);
-    crowd.all(&Crowd::write);
-    crowd.all(&Crowd::look);
+    for (const auto step : {&Crowd::make, &Crowd::import, &Crowd::write, &Crowd::look}) {
+        if (crowd.failures() == 0) crowd.all(step);
+    }
     report.seconds = seconds_since(begin);
     report.descriptors = descriptors_of_memory();
     report.mappings = mappings_of_memory();
