@@ -166,6 +166,13 @@ Finding explain_create(CUresult result, Driver& driver, const CallContext& conte
         return {ErrorKind::system, "likely the GPU has not finished joining the NVLink fabric (NVML's fabric state)",
                 "wait for it, or look at the Fabric Manager's log"};
     }
+    if (result == CUDA_ERROR_SYSTEM_NOT_READY) {
+        return {
+            ErrorKind::system,
+            "likely this node's IMEX daemon died while other nodes had its memory, which keeps fabric memory off "
+            "until it is back; or the Fabric Manager is not running",
+            "as administrator start nvidia-imex, and look at nvidia-fabricmanager (HGX) or at the rack's partition"};
+    }
     return explain_any(result, driver);
 }
 
@@ -288,6 +295,11 @@ Finding explain_import_mapping(CUresult result, Driver& driver, const CallContex
                               "the two sides' cliques differ",
                               context.bytes),
                     "ask the exporter for a new blob, with the whole allocation's size"};
+        }
+        const auto self = DriverState::of(driver).identity();
+        if (code == CUDA_ERROR_INVALID_VALUE && !same_node(*context.imported, *self)) {
+            return {ErrorKind::foreign_domain, "likely the two sides' nodes are in two IMEX domains on one clique",
+                    kOneDomain};
         }
     }
     return explain_any(result, driver);

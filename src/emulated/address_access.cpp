@@ -21,18 +21,32 @@ void set_bit(std::uint64_t* mask, int device, bool on) noexcept {
 
 }  // namespace
 
+CUresult AddressSpace::check_device_access(int ordinal, const Mapping& mapping) const noexcept {
+    if (ordinal < 0 || ordinal >= fabric_.device_count()) return CUDA_ERROR_INVALID_DEVICE;
+    if (mapping.remote != nullptr) return mapping.remote->may_access(ordinal);
+    if (!mapping.memory->is_device()) return CUDA_SUCCESS;
+    // invented: the code for a device without P2P access.
+    return fabric_.can_access(ordinal, mapping.memory->traits().location_id) ? CUDA_SUCCESS
+                                                                             : CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+}
+
+CUresult AddressSpace::check_host_access(const CUmemLocation& location, const Mapping& mapping) const noexcept {
+    const auto nodes = static_cast<int>(fabric_.node().numa_node_bytes.size());
+    if (static_cast<int>(location.type) == kLocationHostNuma && (location.id < 0 || location.id >= nodes)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // invented: no CPU reaches another node's memory, of whatever kind.
+    if (mapping.remote != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+    const bool reaches = !mapping.memory->is_device() || fabric_.node().coherence == Coherence::cpu_and_gpu;
+    return reaches ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+}
+
 CUresult AddressSpace::check_access(const CUmemAccessDesc& access, const Mapping& mapping) const noexcept {
     const int kind = static_cast<int>(access.location.type);
     const auto flags = static_cast<unsigned int>(access.flags);
     if (flags != kAccessNone && flags != kAccessRead && flags != kAccessReadWrite) return CUDA_ERROR_INVALID_VALUE;
-    if (kind == kLocationDevice) {
-        return access.location.id >= 0 && access.location.id < devices_ ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
-    }
-    if (!is_host(kind)) return CUDA_ERROR_INVALID_VALUE;
-    if (kind == kLocationHostNuma && (access.location.id < 0 || access.location.id >= numa_nodes_)) {
-        return CUDA_ERROR_INVALID_VALUE;
-    }
-    return mapping.memory->is_device() ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
+    if (kind == kLocationDevice) return check_device_access(access.location.id, mapping);
+    return is_host(kind) ? check_host_access(access.location, mapping) : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult AddressSpace::whole_mappings(std::uintptr_t address, std::size_t bytes,
@@ -94,7 +108,7 @@ CUresult AddressSpace::get_access(std::uintptr_t address, const CUmemLocation& l
         return CUDA_SUCCESS;
     }
     if (kind != kLocationDevice) return CUDA_ERROR_INVALID_VALUE;
-    if (location.id < 0 || location.id >= devices_) return CUDA_ERROR_INVALID_DEVICE;
+    if (location.id < 0 || location.id >= fabric_.device_count()) return CUDA_ERROR_INVALID_DEVICE;
     const bool reads = (mapping->second.readers & bit(location.id)) != 0;
     const bool writes = (mapping->second.writers & bit(location.id)) != 0;
     *flags = writes ? kAccessReadWrite : (reads ? kAccessRead : kAccessNone);
@@ -113,7 +127,8 @@ Place AddressSpace::find(std::uintptr_t address) const {
                 .readers = mapping.readers,
                 .writers = mapping.writers,
                 .host_access = mapping.host_access,
-                .owner = mapping.owner};
+                .owner = mapping.owner,
+                .remote = mapping.remote != nullptr};
     }
     Place place;
     if (const auto found = entry_around(ranges_, address); found != ranges_.end()) {

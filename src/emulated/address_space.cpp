@@ -17,8 +17,8 @@ bool is_power_of_two(std::uint64_t value) noexcept { return value != 0 && (value
 
 }  // namespace
 
-AddressSpace::AddressSpace(int devices, int numa_nodes, std::shared_ptr<Ledger> ledger)
-    : devices_(devices), numa_nodes_(numa_nodes), ledger_(std::move(ledger)) {}
+AddressSpace::AddressSpace(const Membership& fabric, std::shared_ptr<Ledger> ledger)
+    : fabric_(fabric), ledger_(std::move(ledger)) {}
 
 AddressSpace::~AddressSpace() {
     for (const auto& [address, range] : ranges_) free_pages(address, range.bytes);
@@ -26,9 +26,10 @@ AddressSpace::~AddressSpace() {
 
 PinnedPages::~PinnedPages() { free_pages(address_, bytes_); }
 
-HandleId AddressSpace::add_handle(std::shared_ptr<Memory> memory, Origin origin) {
+HandleId AddressSpace::add_handle(std::shared_ptr<Memory> memory, Origin origin,
+                                  std::shared_ptr<const RemoteImport> remote) {
     const std::lock_guard lock(mutex_);
-    return handles_.add(std::move(memory), origin);
+    return handles_.add(std::move(memory), origin, std::move(remote));
 }
 
 CUresult AddressSpace::release(HandleId id) {
@@ -39,12 +40,33 @@ CUresult AddressSpace::release(HandleId id) {
     return CUDA_SUCCESS;
 }
 
-CUresult AddressSpace::look_up(HandleId id, std::shared_ptr<Memory>* memory, Origin* origin) {
+std::size_t AddressSpace::bytes_of(HandleId id) {
+    const std::lock_guard lock(mutex_);
+    const HandleRecord* const record = handles_.find(id);
+    return record == nullptr ? 0 : record->memory->traits().bytes;
+}
+
+bool AddressSpace::release_ends_remote(HandleId id) {
+    const std::lock_guard lock(mutex_);
+    return handles_.ends_remote(id, HandleTable::Dropped::reference);
+}
+
+bool AddressSpace::unmap_ends_remote(std::uintptr_t address, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    for (auto mapping = mappings_.lower_bound(address); mapping != mappings_.end(); ++mapping) {
+        if (mapping->first - address >= bytes) break;
+        if (handles_.ends_remote(mapping->second.handle, HandleTable::Dropped::mapping)) return true;
+    }
+    return false;
+}
+
+CUresult AddressSpace::look_up(HandleId id, std::shared_ptr<Memory>* memory, Origin* origin, bool* remote) {
     const std::lock_guard lock(mutex_);
     const HandleRecord* const record = handles_.find(id);
     if (record == nullptr) return CUDA_ERROR_INVALID_VALUE;
     *memory = record->memory;
     *origin = record->origin;
+    if (remote != nullptr) *remote = record->remote != nullptr;
     return CUDA_SUCCESS;
 }
 
@@ -107,13 +129,17 @@ CUresult AddressSpace::map(std::uintptr_t address, std::size_t bytes, std::size_
     if (offset != 0 || bytes != record->memory->traits().bytes) return CUDA_ERROR_NOT_SUPPORTED;
     // invented: a mapping that crosses into a neighbouring reservation is refused.
     if (!within_one_range(address, bytes) || mapped_within(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
+    if (record->remote) {
+        if (const CUresult result = record->remote->may_map(); result != CUDA_SUCCESS) return result;
+    }
     mappings_.emplace(address, Mapping{.bytes = bytes,
                                        .handle = id,
                                        .memory = record->memory,
                                        .buffer_id = ++last_buffer_id_,
                                        .readers = 0,
                                        .writers = 0,
-                                       .host_access = kAccessNone});
+                                       .host_access = kAccessNone,
+                                       .remote = record->remote.get()});
     handles_.add_mapping(id);
     return CUDA_SUCCESS;
 }
@@ -152,7 +178,10 @@ CUresult AddressSpace::map_device_alloc(const std::shared_ptr<Memory>& memory, s
     const std::size_t reserved = memory->traits().bytes;
     const std::uintptr_t made = reserve_pages(reserved, kGranularity, 0);
     if (made == 0) return out_of_memory("mmap of a reservation", errno);
-    const std::uint64_t everyone = ~std::uint64_t{0};  // invented: peers need no cuCtxEnablePeerAccess
+    std::uint64_t everyone = 0;  // invented: peers need no cuCtxEnablePeerAccess
+    for (int ordinal = 0; ordinal < fabric_.device_count(); ++ordinal) {
+        if (fabric_.can_access(ordinal, memory->traits().location_id)) everyone |= std::uint64_t{1} << ordinal;
+    }
     try {
         ranges_.emplace(made, Range{reserved, true});
         mappings_.emplace(made, Mapping{.bytes = bytes,
@@ -162,7 +191,8 @@ CUresult AddressSpace::map_device_alloc(const std::shared_ptr<Memory>& memory, s
                                         .buffer_id = ++last_buffer_id_,
                                         .readers = everyone,
                                         .writers = everyone,
-                                        .host_access = kAccessNone});
+                                        .host_access = kAccessNone,
+                                        .remote = nullptr});
     } catch (...) {
         ranges_.erase(made);
         free_pages(made, reserved);

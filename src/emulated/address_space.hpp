@@ -57,18 +57,26 @@ struct Place {
     std::uint64_t writers = 0;
     unsigned int host_access = kAccessNone;
     const Context* owner = nullptr;  ///< of a device_alloc
+    bool remote = false;             ///< another node's memory
 };
 
 class AddressSpace {
 public:
-    AddressSpace(int devices, int numa_nodes, std::shared_ptr<Ledger> ledger);
+    /// `fabric` outlives it.
+    AddressSpace(const Membership& fabric, std::shared_ptr<Ledger> ledger);
     AddressSpace(const AddressSpace&) = delete;
     AddressSpace& operator=(const AddressSpace&) = delete;
     ~AddressSpace();
 
-    [[nodiscard]] HandleId add_handle(std::shared_ptr<Memory> memory, Origin origin);
+    [[nodiscard]] HandleId add_handle(std::shared_ptr<Memory> memory, Origin origin,
+                                      std::shared_ptr<const RemoteImport> remote = nullptr);
     CUresult release(HandleId id);
-    CUresult look_up(HandleId id, std::shared_ptr<Memory>* memory, Origin* origin);
+    CUresult look_up(HandleId id, std::shared_ptr<Memory>* memory, Origin* origin, bool* remote = nullptr);
+    /// 0 for a number that is no handle.
+    [[nodiscard]] std::size_t bytes_of(HandleId id);
+    /// Whether this release, or this unmap, ends an import of another node's memory.
+    [[nodiscard]] bool release_ends_remote(HandleId id);
+    [[nodiscard]] bool unmap_ends_remote(std::uintptr_t address, std::size_t bytes);
     CUresult retain(std::uintptr_t address, HandleId* id);
 
     CUresult reserve(std::size_t bytes, std::size_t alignment, std::uintptr_t hint, std::uintptr_t* address);
@@ -117,6 +125,7 @@ private:
         std::uint64_t readers = 0;
         std::uint64_t writers = 0;
         unsigned int host_access = kAccessNone;
+        const RemoteImport* remote = nullptr;  // the handle's, which a mapping keeps
     };
     struct Pinned {
         std::size_t bytes = 0;
@@ -131,12 +140,13 @@ private:
     CUresult resolve_host(std::uintptr_t address, std::size_t bytes, Outside outside, Pieces* pieces) const;
     [[nodiscard]] bool within_one_range(std::uintptr_t address, std::size_t bytes) const noexcept;
     CUresult check_access(const CUmemAccessDesc& access, const Mapping& mapping) const noexcept;
+    CUresult check_device_access(int ordinal, const Mapping& mapping) const noexcept;
+    CUresult check_host_access(const CUmemLocation& location, const Mapping& mapping) const noexcept;
     CUresult whole_mappings(std::uintptr_t address, std::size_t bytes, std::vector<Mappings::iterator>* found);
     static bool show_to_host(std::uintptr_t base, const Mapping& mapping, unsigned int flags) noexcept;
     void remove_device_alloc(Mappings::iterator mapping, std::shared_ptr<Memory>* memory);
 
-    const int devices_;
-    const int numa_nodes_;
+    const Membership& fabric_;
     const std::shared_ptr<Ledger> ledger_;
     mutable std::mutex mutex_;
     HandleTable handles_;

@@ -27,6 +27,9 @@ constexpr Word kWords[] = {
     {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {CUDA_ERROR_INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {CUDA_ERROR_PEER_ACCESS_UNSUPPORTED, "CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
+     "peer access is not supported between these two devices"},
+    {CUDA_ERROR_NVLINK_UNCORRECTABLE, "CUDA_ERROR_NVLINK_UNCORRECTABLE", "uncorrectable NVLink error detected"},
     {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {CUDA_ERROR_ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
     {CUDA_ERROR_NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
@@ -83,17 +86,25 @@ constexpr Attribute kAttributes[] = {
     {123, 1},  // CAN_USE_STREAM_WAIT_VALUE_NOR
     {124, 1},  // DMA_BUF_SUPPORTED
     {141, 1},  // HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
-    {143, 0},  // HOST_NUMA_MULTINODE_IPC_SUPPORTED
 };
+constexpr int kPageableMemoryAccess = 88;
+constexpr int kPageableMemoryByHostTables = 100;
+constexpr int kManagedMemoryByHost = 101;
 constexpr int kFabricSupported = 128;
 constexpr int kHostNumaId = 134;
+constexpr int kHostNumaMultinodeIpc = 143;
 constexpr int kLastAttribute = 147;
 
 int attribute_of(const World& world, int attribute, int device) noexcept {
     switch (attribute) {
-        case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: return kFirstPciBus + device;
-        case kFabricSupported: return world.has_fabric() ? 1 : 0;
-        case kHostNumaId: return device % world.options.numa_nodes;
+        case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: return kFirstPciBus + world.fabric.number_of(device);
+        case kFabricSupported: return world.fabric.has_fabric(device) ? 1 : 0;
+        case kHostNumaId: return world.fabric.device(device).numa_node;
+        case kHostNumaMultinodeIpc: return world.fabric.node().host_memory == HostMemoryReach::fabric ? 1 : 0;
+        // invented: of these alone a coherent node says that it is one.
+        case kPageableMemoryAccess:
+        case kPageableMemoryByHostTables:
+        case kManagedMemoryByHost: return world.fabric.node().coherence == Coherence::cpu_and_gpu ? 1 : 0;
         default: break;
     }
     for (const Attribute& known : kAttributes) {
@@ -128,7 +139,7 @@ CUresult EmulatedDriver::get_error_string(CUresult error, const char** text) noe
 CUresult EmulatedDriver::device_get_count(int* count) noexcept {
     return call([&](World& world) {
         if (count == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        *count = world.options.devices;
+        *count = world.fabric.device_count();
         return CUDA_SUCCESS;
     });
 }
@@ -165,7 +176,7 @@ CUresult EmulatedDriver::device_get_uuid(CUuuid* uuid, CUdevice device) noexcept
 CUresult EmulatedDriver::device_get_pci_bus_id(char* pci_bus_id, int pci_bus_id_bytes, CUdevice device) noexcept {
     return call([&](World& world) {
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        const std::string text = pci_bus_id_of(device);
+        const std::string text = pci_bus_id_of(world.fabric.number_of(device));
         if (pci_bus_id == nullptr || pci_bus_id_bytes <= static_cast<int>(text.size())) return CUDA_ERROR_INVALID_VALUE;
         std::memcpy(pci_bus_id, text.c_str(), text.size() + 1);
         return CUDA_SUCCESS;
@@ -186,7 +197,7 @@ CUresult EmulatedDriver::device_total_mem(std::size_t* bytes, CUdevice device) n
     return call([&](World& world) {
         if (bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        *bytes = world.options.device_memory_bytes;
+        *bytes = world.fabric.device(device).memory_bytes;
         return CUDA_SUCCESS;
     });
 }
@@ -195,7 +206,7 @@ CUresult EmulatedDriver::device_can_access_peer(int* can_access, CUdevice device
     return call([&](World& world) {
         if (can_access == nullptr) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device) || !world.has_device(peer)) return CUDA_ERROR_INVALID_DEVICE;
-        *can_access = device != peer ? 1 : 0;
+        *can_access = device != peer && world.fabric.can_access(device, world.fabric.number_of(peer)) ? 1 : 0;
         return CUDA_SUCCESS;
     });
 }

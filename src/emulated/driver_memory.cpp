@@ -34,12 +34,19 @@ CUresult check_properties(const World& world, const CUmemAllocationProp* propert
     return host && types != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-MemoryTraits traits_of(const CUmemAllocationProp& properties, std::size_t bytes) {
-    return {.location_kind = static_cast<int>(properties.location.type),
-            .location_id = properties.location.id,
+// What travels is the device's number on its node, not this process's ordinal.
+MemoryTraits traits_of(const World& world, const CUmemAllocationProp& properties, std::size_t bytes) {
+    const auto kind = static_cast<int>(properties.location.type);
+    return {.location_kind = kind,
+            .location_id =
+                kind == kLocationDevice ? world.fabric.number_of(properties.location.id) : properties.location.id,
             .rdma = properties.allocFlags.gpuDirectRDMACapable != 0,
             .handle_types = static_cast<unsigned int>(properties.requestedHandleTypes),
             .bytes = bytes};
+}
+
+Slowed slowed(const World& world, CallCost cost, std::size_t bytes = 0) {
+    return {world.fabric.latency_factor(), cost, bytes};
 }
 
 std::uintptr_t to_address(CUdeviceptr address) noexcept { return static_cast<std::uintptr_t>(address); }
@@ -48,6 +55,40 @@ CUresult new_descriptor(const Memory& memory, void* result) {
     const int copy = ::fcntl(memory.descriptor(), F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return out_of_memory("fcntl", errno);
     std::memcpy(result, &copy, sizeof copy);
+    return CUDA_SUCCESS;
+}
+
+// Memory of this node's devices is had where the process sees the device.
+bool is_visible(const World& world, const Memory& memory) {
+    return !memory.is_device() || world.fabric.ordinal_of(memory.traits().location_id) >= 0;
+}
+
+CUresult import_by_descriptor(World& world, int descriptor, CUmemGenericAllocationHandle* handle) {
+    const Slowed slow = slowed(world, CallCost::import_descriptor);
+    std::shared_ptr<Memory> memory;
+    const CUresult result = import_descriptor(descriptor, world.memories, &memory);
+    if (result != CUDA_SUCCESS) return result;
+    if (!is_visible(world, *memory)) return CUDA_ERROR_INVALID_DEVICE;
+    *handle = world.space.add_handle(std::move(memory), Origin::imported);
+    return CUDA_SUCCESS;
+}
+
+CUresult import_by_handle(World& world, const FabricHandleBytes& bytes, CUmemGenericAllocationHandle* handle) {
+    const Slowed slow = slowed(world, CallCost::import_fabric);
+    if (!world.fabric.has_fabric()) return CUDA_ERROR_NOT_SUPPORTED;  // invented
+    FabricHandle told;
+    if (const CUresult result = decode(bytes, &told); result != CUDA_SUCCESS) return result;
+    std::optional<RemoteImport::Source> source;
+    if (const CUresult result = world.fabric.admit(told, &source); result != CUDA_SUCCESS) return result;
+    std::shared_ptr<Memory> memory;
+    if (const CUresult result = import_fabric(told, world.memories, &memory); result != CUDA_SUCCESS) return result;
+    std::shared_ptr<const RemoteImport> remote;
+    if (source.has_value()) {
+        remote = std::make_shared<const RemoteImport>(world.fabric, *source);
+    } else if (!is_visible(world, *memory)) {
+        return CUDA_ERROR_INVALID_DEVICE;
+    }
+    *handle = world.space.add_handle(std::move(memory), Origin::imported, std::move(remote));
     return CUDA_SUCCESS;
 }
 
@@ -72,20 +113,32 @@ CUresult EmulatedDriver::mem_create(CUmemGenericAllocationHandle* handle, std::s
         if (handle == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
         if (const CUresult result = check_properties(world, properties); result != CUDA_SUCCESS) return result;
         if (bytes == 0 || bytes % kGranularity != 0) return CUDA_ERROR_INVALID_VALUE;
-        MemoryTraits traits = traits_of(*properties, bytes);
+        const Slowed slow = slowed(world, CallCost::create, bytes);
+        MemoryTraits traits = traits_of(world, *properties, bytes);
+        const int place = properties->location.id;
         // Known of boxes without fabric: the request succeeds and grants nothing.
-        if (!world.has_fabric()) traits.handle_types &= ~kHandleFabric;
-        if ((traits.handle_types & kHandleFabric) != 0 && !world.channel) return CUDA_ERROR_NOT_PERMITTED;
+        if (!world.has_fabric(traits.location_kind, place)) traits.handle_types &= ~kHandleFabric;
+        if ((traits.handle_types & kHandleFabric) != 0) {
+            if (!world.fabric.channel().has_value()) return CUDA_ERROR_NOT_PERMITTED;
+            const CUresult result = world.fabric.may_create(traits.location_kind == kLocationDevice ? place : -1);
+            if (result != CUDA_SUCCESS) return result;
+        }
         std::shared_ptr<Memory> memory;
-        const CUresult result =
-            world.memories.create(traits, world.budget(traits.location_kind, traits.location_id), &memory);
+        const CUresult result = world.memories.create(traits, world.budget(traits.location_kind, place), &memory);
         if (result == CUDA_SUCCESS) *handle = world.space.add_handle(std::move(memory), Origin::created);
         return result;
     });
 }
 
 CUresult EmulatedDriver::mem_release(CUmemGenericAllocationHandle handle) noexcept {
-    return call([&](World& world) { return world.space.release(handle); });
+    return call([&](World& world) {
+        const bool slow = world.fabric.latency_factor() > 0;
+        const Slowed until = slowed(world, CallCost::release, slow ? world.space.bytes_of(handle) : 0);
+        if (world.fabric.releases_hang() && world.space.release_ends_remote(handle)) {
+            if (const CUresult result = world.fabric.wait_for(Switch::releases); result != CUDA_SUCCESS) return result;
+        }
+        return world.space.release(handle);
+    });
 }
 
 CUresult EmulatedDriver::mem_retain_allocation_handle(CUmemGenericAllocationHandle* handle, void* address) noexcept {
@@ -104,7 +157,8 @@ CUresult EmulatedDriver::mem_get_allocation_properties_from_handle(CUmemAllocati
         if (properties == nullptr) return CUDA_ERROR_INVALID_VALUE;
         std::shared_ptr<Memory> memory;
         Origin origin = Origin::created;
-        if (const CUresult result = world.space.look_up(handle, &memory, &origin); result != CUDA_SUCCESS) {
+        bool remote = false;
+        if (const CUresult result = world.space.look_up(handle, &memory, &origin, &remote); result != CUDA_SUCCESS) {
             return result;
         }
         const MemoryTraits& traits = memory->traits();
@@ -113,7 +167,8 @@ CUresult EmulatedDriver::mem_get_allocation_properties_from_handle(CUmemAllocati
         properties->type = CU_MEM_ALLOCATION_TYPE_PINNED;
         properties->requestedHandleTypes = static_cast<CUmemAllocationHandleType>(created ? traits.handle_types : 0);
         properties->location.type = static_cast<CUmemLocationType>(traits.location_kind);
-        properties->location.id = traits.location_id;
+        properties->location.id =
+            memory->is_device() ? world.ordinal_at(traits.location_id, remote) : traits.location_id;
         // Neither the handle types nor the RDMA flag travel.
         properties->allocFlags.gpuDirectRDMACapable = created && traits.rdma ? 1 : 0;
         return CUDA_SUCCESS;
@@ -133,8 +188,12 @@ CUresult EmulatedDriver::mem_export_to_shareable_handle(void* shareable, CUmemGe
         const auto kind = static_cast<unsigned int>(type);
         if (kind != kHandleFabric && kind != kHandlePosixFd) return CUDA_ERROR_INVALID_VALUE;
         if (origin != Origin::created || (memory->traits().handle_types & kind) == 0) return CUDA_ERROR_INVALID_VALUE;
-        if (kind == kHandlePosixFd) return new_descriptor(*memory, shareable);
-        const FabricHandleBytes bytes = export_fabric(*memory, world.exporter);
+        const bool fabric = kind == kHandleFabric;
+        const Slowed slow = slowed(world, fabric ? CallCost::export_fabric : CallCost::export_descriptor);
+        if (!fabric) return new_descriptor(*memory, shareable);
+        Exporter exporter = world.exporter;
+        exporter.fabric = world.fabric.handle_fabric().to_byte();
+        const FabricHandleBytes bytes = export_fabric(*memory, exporter);
         std::memcpy(shareable, bytes.data(), bytes.size());
         return CUDA_SUCCESS;
     });
@@ -144,22 +203,14 @@ CUresult EmulatedDriver::mem_import_from_shareable_handle(CUmemGenericAllocation
                                                           CUmemAllocationHandleType type) noexcept {
     return call([&](World& world) {
         if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        std::shared_ptr<Memory> memory;
-        CUresult result = CUDA_ERROR_INVALID_VALUE;
         if (static_cast<unsigned int>(type) == kHandlePosixFd) {
             // The driver takes the descriptor itself in the pointer's place.
-            const auto descriptor = static_cast<int>(reinterpret_cast<std::intptr_t>(shareable));
-            result = import_descriptor(descriptor, world.memories, &memory);
-        } else if (static_cast<unsigned int>(type) == kHandleFabric && shareable != nullptr) {
-            if (!world.has_fabric()) return CUDA_ERROR_NOT_SUPPORTED;  // invented
-            FabricHandleBytes bytes;
-            std::memcpy(bytes.data(), shareable, bytes.size());
-            result = import_fabric(bytes, world.channel, world.memories, &memory);
+            return import_by_descriptor(world, static_cast<int>(reinterpret_cast<std::intptr_t>(shareable)), handle);
         }
-        if (result != CUDA_SUCCESS) return result;
-        if (memory->is_device() && !world.has_device(memory->traits().location_id)) return CUDA_ERROR_INVALID_DEVICE;
-        *handle = world.space.add_handle(std::move(memory), Origin::imported);
-        return CUDA_SUCCESS;
+        if (static_cast<unsigned int>(type) != kHandleFabric || shareable == nullptr) return CUDA_ERROR_INVALID_VALUE;
+        FabricHandleBytes bytes;
+        std::memcpy(bytes.data(), shareable, bytes.size());
+        return import_by_handle(world, bytes, handle);
     });
 }
 
@@ -167,6 +218,7 @@ CUresult EmulatedDriver::mem_address_reserve(CUdeviceptr* address, std::size_t b
                                              CUdeviceptr hint, unsigned long long flags) noexcept {
     return call([&](World& world) {
         if (address == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+        const Slowed slow = slowed(world, CallCost::reserve);
         std::uintptr_t made = 0;
         const CUresult result = world.space.reserve(bytes, alignment, to_address(hint), &made);
         if (result == CUDA_SUCCESS) *address = made;
@@ -175,24 +227,37 @@ CUresult EmulatedDriver::mem_address_reserve(CUdeviceptr* address, std::size_t b
 }
 
 CUresult EmulatedDriver::mem_address_free(CUdeviceptr address, std::size_t bytes) noexcept {
-    return call([&](World& world) { return world.space.free_range(to_address(address), bytes); });
+    return call([&](World& world) {
+        const Slowed slow = slowed(world, CallCost::free);
+        return world.space.free_range(to_address(address), bytes);
+    });
 }
 
 CUresult EmulatedDriver::mem_map(CUdeviceptr address, std::size_t bytes, std::size_t offset,
                                  CUmemGenericAllocationHandle handle, unsigned long long flags) noexcept {
     return call([&](World& world) {
         if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+        const Slowed slow = slowed(world, CallCost::map);
         return world.space.map(to_address(address), bytes, offset, handle);
     });
 }
 
 CUresult EmulatedDriver::mem_unmap(CUdeviceptr address, std::size_t bytes) noexcept {
-    return call([&](World& world) { return world.space.unmap(to_address(address), bytes); });
+    return call([&](World& world) {
+        const Slowed slow = slowed(world, CallCost::unmap);
+        if (world.fabric.releases_hang() && world.space.unmap_ends_remote(to_address(address), bytes)) {
+            if (const CUresult result = world.fabric.wait_for(Switch::releases); result != CUDA_SUCCESS) return result;
+        }
+        return world.space.unmap(to_address(address), bytes);
+    });
 }
 
 CUresult EmulatedDriver::mem_set_access(CUdeviceptr address, std::size_t bytes, const CUmemAccessDesc* access,
                                         std::size_t count) noexcept {
-    return call([&](World& world) { return world.space.set_access(to_address(address), bytes, access, count); });
+    return call([&](World& world) {
+        const Slowed slow = slowed(world, CallCost::set_access, bytes);
+        return world.space.set_access(to_address(address), bytes, access, count);
+    });
 }
 
 CUresult EmulatedDriver::mem_get_access(unsigned long long* flags, const CUmemLocation* location,
@@ -240,7 +305,7 @@ CUresult EmulatedDriver::mem_alloc(CUdeviceptr* address, std::size_t bytes) noex
         if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
         if (bytes > kAddressLimit) return CUDA_ERROR_OUT_OF_MEMORY;
         const MemoryTraits traits{.location_kind = kLocationDevice,
-                                  .location_id = context.device,
+                                  .location_id = world.fabric.number_of(context.device),
                                   .rdma = false,
                                   .handle_types = 0,
                                   .bytes = (bytes + kGranularity - 1) / kGranularity * kGranularity};

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kMemoryTypeHost = 1;
 constexpr int kMemoryTypeDevice = 2;
-constexpr int kNoDevice = -2;  // CU_DEVICE_INVALID
 // Of headers newer than 12.3, or not the same in all.
 constexpr int kMemoryBlockId = 20;
 
@@ -65,7 +64,9 @@ Answer answer(const Asked& asked, int attribute) {
         case CU_POINTER_ATTRIBUTE_BUFFER_ID: return whole(place.buffer_id);
         case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
         case CU_POINTER_ATTRIBUTE_IS_MANAGED: return number(0);
-        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: return number(device ? memory->traits().location_id : kNoDevice);
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: {
+            return number(device ? asked.world.ordinal_at(memory->traits().location_id, place.remote) : kNoDevice);
+        }
         case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
             return number(place.kind == Place::Kind::device_alloc ? 1 : 0);
         case CU_POINTER_ATTRIBUTE_MAPPED: return number(1);

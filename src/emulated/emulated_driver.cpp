@@ -3,11 +3,12 @@
 #include "emulated/emulated_driver.hpp"
 
 #include <atomic>
-#include <cerrno>
+#include <utility>
 
 #include <fabricmem/error.hpp>
 
 #include "emulated/numbers.hpp"
+#include "text/text.hpp"
 
 namespace fabricmem {
 
@@ -18,7 +19,6 @@ namespace {
 constexpr int kMaxNumaNodes = 1024;
 constexpr int kMaxChannels = 65536;
 constexpr std::size_t kMaxNodeName = 4096;
-constexpr int kChannelCount = 2048;  // ImexChannelCount of /proc/driver/nvidia/params where nobody set it
 
 // What forked children can't end: kept reachable, so that a leak checker in the child knows it is meant.
 constinit std::atomic<World*> g_abandoned{nullptr};
@@ -48,30 +48,19 @@ void check(const EmulatedOptions& options) {
     }
     if (options.imex_channel_errno < 0) refuse("EmulatedOptions::imex_channel_errno is negative");
     if (options.node.size() > kMaxNodeName) refuse("EmulatedOptions::node is longer than 4096 bytes");
-    if (options.devices == 0) {
-        throw Error({.kind = ErrorKind::unsupported,
-                     .code = CUDA_ERROR_NO_DEVICE,
-                     .call = "cuInit",
-                     .subject = "the emulated driver",
-                     .cause = "EmulatedOptions::devices is 0",
-                     .cure = "ask for at least one device"});
-    }
 }
 
-// A node beyond the count gives no fabric memory: measured. invented: the errno.
-int channel_errno(const EmulatedOptions& options) {
-    return options.imex_channel.value_or(0) >= kChannelCount ? ENXIO : options.imex_channel_errno;
-}
-
-std::optional<ImexChannel> channel_of(const EmulatedOptions& options) {
-    if (!options.imex_channel) return std::nullopt;
-    return ImexChannel{.number = *options.imex_channel, .open_errno = channel_errno(options)};
-}
-
-std::vector<std::shared_ptr<Budget>> make_budgets(int count, std::uint64_t bytes) {
+std::vector<std::shared_ptr<Budget>> device_budgets_of(const Membership& fabric) {
     std::vector<std::shared_ptr<Budget>> budgets;
-    budgets.reserve(static_cast<std::size_t>(count));
-    for (int i = 0; i < count; ++i) budgets.push_back(std::make_shared<Budget>(bytes));
+    for (int i = 0; i < fabric.device_count(); ++i) {
+        budgets.push_back(std::make_shared<Budget>(fabric.device(i).memory_bytes));
+    }
+    return budgets;
+}
+
+std::vector<std::shared_ptr<Budget>> node_budgets_of(const Membership& fabric) {
+    std::vector<std::shared_ptr<Budget>> budgets;
+    for (const std::uint64_t bytes : fabric.node().numa_node_bytes) budgets.push_back(std::make_shared<Budget>(bytes));
     return budgets;
 }
 
@@ -87,21 +76,25 @@ Contexts make_contexts(int count) {
 
 }  // namespace
 
-World::World(const EmulatedOptions& wanted)
-    : options(wanted),
-      node(identify_node(wanted.node)),
-      channel(channel_errno(wanted) == 0 ? wanted.imex_channel : std::nullopt),
-      device_budgets(make_budgets(wanted.devices, wanted.device_memory_bytes)),
-      node_budgets(make_budgets(wanted.numa_nodes, wanted.numa_node_memory_bytes)),
-      contexts(make_contexts(wanted.devices)),
+World::World(std::shared_ptr<EmulatedFabric> joined, const EmulatedProcess& process)
+    : fabric(std::move(joined), process),
+      device_budgets(device_budgets_of(fabric)),
+      node_budgets(node_budgets_of(fabric)),
+      contexts(make_contexts(fabric.device_count())),
       memories(Backings::of_this_process(), ledger),
-      space(wanted.devices, wanted.numa_nodes, ledger),
-      streams(space, contexts) {
-    for (int i = 0; i < wanted.devices; ++i) uuids.push_back(derive_id(node, "device", static_cast<std::uint64_t>(i)));
+      space(fabric, ledger),
+      streams(space, contexts, fabric) {
+    for (int i = 0; i < fabric.device_count(); ++i) {
+        uuids.push_back(derive_id(fabric.identity(), "device", static_cast<std::uint64_t>(fabric.number_of(i))));
+    }
     exporter.process_id = memories.backings().process_id();
     exporter.process_start = memories.backings().process_start();
-    exporter.node = node.number;
-    exporter.imex_channel = channel.value_or(-1);
+    exporter.node = fabric.identity().number;
+    exporter.imex_channel = fabric.channel().value_or(-1);
+}
+
+bool World::has_fabric(int location_kind, int location_id) const noexcept {
+    return location_kind == kLocationDevice ? fabric.has_fabric(location_id) : fabric.has_fabric();
 }
 
 const std::shared_ptr<Budget>& World::budget(int location_kind, int location_id) const noexcept {
@@ -110,11 +103,10 @@ const std::shared_ptr<Budget>& World::budget(int location_kind, int location_id)
     return node_budgets[location_kind == kLocationHostNuma ? static_cast<std::size_t>(location_id) : 0];
 }
 
-EmulatedDriver::EmulatedDriver(const EmulatedOptions& options)
+EmulatedDriver::EmulatedDriver(std::shared_ptr<EmulatedFabric> fabric, const EmulatedProcess& process)
     : born_in_(fork_epoch()),
-      world_(std::make_unique<World>(options)),
-      platform_(world_->node, options.devices, channel_of(options),
-                world_->has_fabric() ? EmulatedPlatform::Fabric::completed : EmulatedPlatform::Fabric::none) {}
+      world_(std::make_unique<World>(std::move(fabric), process)),
+      platform_(world_->fabric.core(), world_->fabric.node_index(), world_->fabric.identity()) {}
 
 EmulatedDriver::~EmulatedDriver() {
     if (forked()) abandon(world_.release());
@@ -122,6 +114,12 @@ EmulatedDriver::~EmulatedDriver() {
 
 std::string_view EmulatedDriver::name() const noexcept { return "emulated"; }
 const Platform& EmulatedDriver::platform() const noexcept { return platform_; }
+
+std::string EmulatedDriver::place() const {
+    const FabricCore& core = world_->fabric.core();
+    if (!core.is_scenario()) return {};
+    return formatted("scenario {}, node {}", core.scenario().name, world_->fabric.node().name);
+}
 
 EmulatedCounts EmulatedDriver::counts() const {
     if (forked()) return {};
@@ -143,8 +141,19 @@ EmulatedCounts EmulatedDriver::counts() const {
 }  // namespace detail::emulated
 
 std::shared_ptr<Driver> make_emulated_driver(const EmulatedOptions& options) {
+    using detail::emulated::FabricCore;
     detail::emulated::check(options);
-    return std::make_shared<detail::emulated::EmulatedDriver>(options);
+    return make_emulated_driver(std::make_shared<EmulatedFabric>(FabricCore::of_one_node(options)));
+}
+
+std::shared_ptr<Driver> make_emulated_driver(std::shared_ptr<EmulatedFabric> fabric, const EmulatedProcess& process) {
+    if (fabric == nullptr) throw Error({.kind = ErrorKind::bad_argument, .subject = "the emulated fabric is null"});
+    return std::make_shared<detail::emulated::EmulatedDriver>(std::move(fabric), process);
+}
+
+std::string emulated_place(const Driver& driver) {
+    const auto* const emulated = dynamic_cast<const detail::emulated::EmulatedDriver*>(&driver);
+    return emulated == nullptr ? std::string() : emulated->place();
 }
 
 EmulatedCounts emulated_counts(const Driver& driver) {

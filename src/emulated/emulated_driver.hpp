@@ -8,13 +8,17 @@
 
 #include <fabricmem/driver.hpp>
 #include <fabricmem/emulated_driver.hpp>
+#include <fabricmem/emulated_fabric.hpp>
 
 #include "emulated/address_space.hpp"
 #include "emulated/context.hpp"
 #include "emulated/guarded.hpp"
+#include "emulated/latency.hpp"
 #include "emulated/ledger.hpp"
+#include "emulated/membership.hpp"
 #include "emulated/memory.hpp"
 #include "emulated/node.hpp"
+#include "emulated/numbers.hpp"
 #include "emulated/sharing.hpp"
 #include "emulated/stream_engine.hpp"
 #include "platform/fork_epoch.hpp"
@@ -25,12 +29,22 @@ using Contexts = std::vector<std::unique_ptr<Context>>;
 
 /// All that a driver has, in the order of making: work ends before addresses, addresses before memory.
 struct World {
-    explicit World(const EmulatedOptions& wanted);
+    World(std::shared_ptr<EmulatedFabric> joined, const EmulatedProcess& process);
 
-    [[nodiscard]] bool has_device(int ordinal) const noexcept { return ordinal >= 0 && ordinal < options.devices; }
-    [[nodiscard]] bool has_node(int number) const noexcept { return number >= 0 && number < options.numa_nodes; }
-    [[nodiscard]] bool has_fabric() const noexcept { return options.fabric == FabricAttribute::supported; }
-    /// What memory of a place is taken from.
+    [[nodiscard]] bool has_device(int ordinal) const noexcept {
+        return ordinal >= 0 && ordinal < fabric.device_count();
+    }
+    [[nodiscard]] bool has_node(int number) const noexcept {
+        return number >= 0 && static_cast<std::size_t>(number) < node_budgets.size();
+    }
+    /// Whether memory of a place can be had with a fabric handle; `location_id`: an ordinal.
+    [[nodiscard]] bool has_fabric(int location_kind, int location_id) const noexcept;
+    /// The ordinal of the device with this number. invented: what it is for another node's, and one that is not seen.
+    [[nodiscard]] int ordinal_at(int number, bool remote) const noexcept {
+        const int ordinal = remote ? -1 : fabric.ordinal_of(number);
+        return ordinal < 0 ? kNoDevice : ordinal;
+    }
+    /// What memory of a place is taken from; `location_id`: an ordinal.
     [[nodiscard]] const std::shared_ptr<Budget>& budget(int location_kind, int location_id) const noexcept;
 
     /// The calling thread's context, able to work: INVALID_CONTEXT without one, and what it was lost with.
@@ -49,10 +63,8 @@ struct World {
     /// What a context holds ends with it: streams, events, cuMemAlloc's memory.
     void empty_context(Context& context);
 
-    const EmulatedOptions options;
-    const NodeIdentity node;
-    const std::optional<int> channel;  // what this process can open of options.imex_channel
-    std::vector<Id128> uuids;          // by device
+    Membership fabric;
+    std::vector<Id128> uuids;  // by ordinal
     Exporter exporter;
     const std::shared_ptr<DriverLife> life = std::make_shared<DriverLife>();
     const std::shared_ptr<Ledger> ledger = std::make_shared<Ledger>();
@@ -73,10 +85,11 @@ CUresult error_text(CUresult error, const char** text) noexcept;
 
 class EmulatedDriver final : public Driver {
 public:
-    explicit EmulatedDriver(const EmulatedOptions& options);
+    EmulatedDriver(std::shared_ptr<EmulatedFabric> fabric, const EmulatedProcess& process);
     ~EmulatedDriver() override;
 
     [[nodiscard]] EmulatedCounts counts() const;
+    [[nodiscard]] std::string place() const;
 
     [[nodiscard]] std::string_view name() const noexcept override;
     [[nodiscard]] const Platform& platform() const noexcept override;
@@ -183,6 +196,8 @@ public:
     template <typename Function>
     CUresult call(Function&& function) const noexcept {
         if (forked()) return CUDA_ERROR_NOT_INITIALIZED;
+        if (const CUresult cut_off = world_->fabric.look(); cut_off != CUDA_SUCCESS) [[unlikely]]
+            return cut_off;
         return guarded([&] { return function(*world_); });
     }
     template <typename Function>

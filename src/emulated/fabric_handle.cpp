@@ -21,7 +21,7 @@ struct Layout {
     std::uint8_t node_byte;
     std::uint8_t location_kind;
     std::uint8_t rdma;
-    std::uint8_t reserved;
+    std::uint8_t fabric;
     std::int32_t descriptor;
     std::uint64_t bytes;
     std::uint64_t inode;
@@ -54,7 +54,7 @@ FabricHandleBytes encode(const FabricHandle& handle) noexcept {
                   .node_byte = static_cast<std::uint8_t>(handle.node),
                   .location_kind = static_cast<std::uint8_t>(handle.location_kind),
                   .rdma = static_cast<std::uint8_t>(handle.rdma ? 1 : 0),
-                  .reserved = 0,
+                  .fabric = handle.fabric,
                   .descriptor = handle.descriptor,
                   .bytes = handle.bytes,
                   .inode = handle.inode,
@@ -82,6 +82,7 @@ CUresult decode(const FabricHandleBytes& bytes, FabricHandle* handle) noexcept {
                .location_kind = layout.location_kind,
                .location_id = layout.location_id,
                .rdma = layout.rdma != 0,
+               .fabric = layout.fabric,
                .inode = layout.inode,
                .filesystem = layout.filesystem,
                .bytes = layout.bytes};

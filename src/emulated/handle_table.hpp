@@ -7,6 +7,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "emulated/membership.hpp"
 #include "emulated/memory.hpp"
 #include "emulated/numbers.hpp"
 
@@ -19,8 +20,9 @@ enum class Origin : std::uint8_t { created, imported };
 struct HandleRecord {
     std::shared_ptr<Memory> memory;
     Origin origin = Origin::created;
-    std::size_t references = 0;  ///< what cuMemRelease has yet to drop
-    std::size_t mappings = 0;    ///< a mapping keeps the record, so that a retain finds the same handle again
+    std::size_t references = 0;                    ///< what cuMemRelease has yet to drop
+    std::shared_ptr<const RemoteImport> remote{};  ///< of an import from another node; null for this node's memory
+    std::size_t mappings = 0;  ///< a mapping keeps the record, so that a retain finds the same handle again
 };
 
 class HandleTable {
@@ -35,9 +37,9 @@ public:
         }
     }
 
-    HandleId add(std::shared_ptr<Memory> memory, Origin origin) {
+    HandleId add(std::shared_ptr<Memory> memory, Origin origin, std::shared_ptr<const RemoteImport> remote) {
         const HandleId id = next_id();
-        records_.emplace(id, HandleRecord{std::move(memory), origin, 1, 0});
+        records_.emplace(id, HandleRecord{std::move(memory), origin, 1, std::move(remote), 0});
         ++references_;
         return id;
     }
@@ -46,6 +48,15 @@ public:
     [[nodiscard]] HandleRecord* find(HandleId id) noexcept {
         HandleRecord* const record = find_any(id);
         return record != nullptr && record->references != 0 ? record : nullptr;
+    }
+
+    /// Whether dropping this ends an import of another node's memory.
+    enum class Dropped : std::uint8_t { reference, mapping };
+    [[nodiscard]] bool ends_remote(HandleId id, Dropped what) noexcept {
+        const HandleRecord* const record = find_any(id);
+        if (record == nullptr || record->remote == nullptr) return false;
+        const bool reference = what == Dropped::reference;
+        return record->references == (reference ? 1U : 0U) && record->mappings == (reference ? 0U : 1U);
     }
 
     void retain(HandleId id) noexcept {

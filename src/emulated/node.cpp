@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "emulated/fabric.hpp"
 #include "emulated/numbers.hpp"
 #include "emulated/process.hpp"
 
@@ -75,8 +76,20 @@ NodeIdentity identify_node(const std::string& name) {
     return node;
 }
 
+NodeIdentity identify_node_of(std::uint64_t fabric, std::string_view name, std::uint32_t boots) {
+    NodeIdentity node = identify_node("");
+    const std::string full = std::to_string(fabric).append(1, '/').append(name);
+    node.host_id = derive(node.host_id, "host of a fabric", full);
+    node.boot_id = derive(node.boot_id, "boot of a fabric", full + "/" + std::to_string(boots));
+    return node;
+}
+
+Id128 cluster_uuid_of(std::string_view cluster) {
+    return cluster.empty() ? Id128{} : hash_to_id(std::string("the NVLink domain ").append(cluster));
+}
+
 Id128 derive_id(const NodeIdentity& node, std::string_view purpose, std::uint64_t number) {
-    return derive(derive(node.host_id, as_text(node.boot_id), purpose), "number", std::to_string(number));
+    return derive(derive(node.host_id, purpose, ""), "number", std::to_string(number));
 }
 
 std::string pci_bus_id_of(int device) {
@@ -85,9 +98,8 @@ std::string pci_bus_id_of(int device) {
     return text;
 }
 
-EmulatedPlatform::EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<ImexChannel> imex_channel,
-                                   Fabric fabric)
-    : node_(node), devices_(devices), imex_channel_(imex_channel), fabric_(fabric) {}
+EmulatedPlatform::EmulatedPlatform(const FabricCore& fabric, std::size_t node, const NodeIdentity& identity)
+    : fabric_(fabric), index_(node), node_(identity) {}
 
 std::optional<Id128> EmulatedPlatform::host_id() const { return node_.host_id; }
 std::optional<Id128> EmulatedPlatform::boot_id() const { return node_.boot_id; }
@@ -113,20 +125,12 @@ ProcessState EmulatedPlatform::process_state(std::uint32_t process_id, std::uint
     return ProcessState::alive;
 }
 
-std::vector<ImexChannel> EmulatedPlatform::imex_channels() const {
-    if (!imex_channel_) return {};
-    return {*imex_channel_};
-}
+std::vector<ImexChannel> EmulatedPlatform::imex_channels() const { return fabric_.channels(index_); }
 
 std::optional<FabricInfo> EmulatedPlatform::fabric_info(std::string_view pci_bus_id) const {
-    for (int device = 0; device < devices_; ++device) {
-        if (pci_bus_id != pci_bus_id_of(device)) continue;
-        FabricInfo info;
-        if (fabric_ == Fabric::none) return info;
-        info.state = FabricInfo::State::completed;
-        info.cluster_uuid = hash_to_id("the emulated NVLink domain");
-        info.clique = 1;
-        return info;
+    const std::size_t devices = fabric_.node(index_).devices.size();
+    for (std::size_t device = 0; device < devices; ++device) {
+        if (pci_bus_id == pci_bus_id_of(static_cast<int>(device))) return fabric_.fabric_info(index_, device);
     }
     return std::nullopt;
 }

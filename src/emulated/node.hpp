@@ -2,14 +2,18 @@
 // The emulated node: ids that drivers of one node share and different nodes do not, and its Platform.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <fabricmem/platform.hpp>
 
 namespace fabricmem::detail::emulated {
+
+class FabricCore;
 
 /// A real node for the empty name; otherwise its ids are made from the real ones and the name, so that processes which
 /// use one name agree.
@@ -21,16 +25,24 @@ struct NodeIdentity {
 
 [[nodiscard]] NodeIdentity identify_node(const std::string& name);
 
-/// 128 bits that follow from a node, a purpose and a number alone.
+/// A node of a scenario: its ids follow from the machine, the fabric, the name and how often the node was lost. Its
+/// number is the fabric's to give.
+[[nodiscard]] NodeIdentity identify_node_of(std::uint64_t fabric, std::string_view name, std::uint32_t boots);
+
+/// All zero for the empty name.
+[[nodiscard]] Id128 cluster_uuid_of(std::string_view cluster);
+
+/// 128 bits that follow from a host, a purpose and a number alone: a device's UUID outlives a boot.
 [[nodiscard]] Id128 derive_id(const NodeIdentity& node, std::string_view purpose, std::uint64_t number);
 
 /// "0000:01:00.0" for device 0.
 [[nodiscard]] std::string pci_bus_id_of(int device);
 
+/// A node as NVML and /dev show it to its processes: all its devices, whatever CUDA_VISIBLE_DEVICES says.
 class EmulatedPlatform final : public Platform {
 public:
-    enum class Fabric : std::uint8_t { none, completed };
-    EmulatedPlatform(const NodeIdentity& node, int devices, std::optional<ImexChannel> imex_channel, Fabric fabric);
+    /// `fabric` outlives it.
+    EmulatedPlatform(const FabricCore& fabric, std::size_t node, const NodeIdentity& identity);
 
     [[nodiscard]] std::optional<Id128> host_id() const override;
     [[nodiscard]] std::optional<Id128> boot_id() const override;
@@ -42,10 +54,9 @@ public:
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const override;
 
 private:
-    NodeIdentity node_;
-    int devices_;
-    std::optional<ImexChannel> imex_channel_;
-    Fabric fabric_;
+    const FabricCore& fabric_;
+    const std::size_t index_;
+    const NodeIdentity node_;
 };
 
 }  // namespace fabricmem::detail::emulated

@@ -14,6 +14,7 @@ inline constexpr int kDriverVersion = 13000;
 inline constexpr std::size_t kGranularity = std::size_t{2} << 20;
 inline constexpr std::uint64_t kAddressLimit = std::uint64_t{1} << 47;
 inline constexpr int kFirstPciBus = 1;
+inline constexpr int kNoDevice = -2;    // CU_DEVICE_INVALID
 inline constexpr int kMaxDevices = 64;  // access flags are kept as 64-bit masks
 
 // CUmemLocationType

@@ -90,16 +90,13 @@ FabricHandleBytes export_fabric(const Memory& memory, const Exporter& exporter) 
                    .location_kind = traits.location_kind,
                    .location_id = traits.location_id,
                    .rdma = traits.rdma,
+                   .fabric = exporter.fabric,
                    .inode = memory.key().second,
                    .filesystem = memory.key().first,
                    .bytes = traits.bytes});
 }
 
-CUresult import_fabric(const FabricHandleBytes& bytes, std::optional<int> imex_channel, MemoryTable& table,
-                       std::shared_ptr<Memory>* memory) {
-    FabricHandle handle;
-    if (const CUresult result = decode(bytes, &handle); result != CUDA_SUCCESS) return result;
-    if (imex_channel != handle.imex_channel) return CUDA_ERROR_NOT_PERMITTED;
+CUresult import_fabric(const FabricHandle& handle, MemoryTable& table, std::shared_ptr<Memory>* memory) {
     std::shared_ptr<Backing> backing;
     if (const CUresult result = find_exported(handle, table.backings(), &backing); result != CUDA_SUCCESS) {
         return result;

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 
 #include <cuda.h>
 
@@ -19,14 +18,14 @@ struct Exporter {
     std::uint64_t process_start = 0;
     std::uint32_t node = 0;
     int imex_channel = 0;
+    std::uint8_t fabric = 0;  ///< HandleFabric
 };
 
-/// The same bytes each time, as long as the memory lives.
+/// The same bytes for the same exporter, as long as the memory lives.
 [[nodiscard]] FabricHandleBytes export_fabric(const Memory& memory, const Exporter& exporter) noexcept;
 
 /// Opens the exporter's descriptor through /proc and checks that the process and the memory are the ones meant.
-CUresult import_fabric(const FabricHandleBytes& bytes, std::optional<int> imex_channel, MemoryTable& table,
-                       std::shared_ptr<Memory>* memory);
+CUresult import_fabric(const FabricHandle& handle, MemoryTable& table, std::shared_ptr<Memory>* memory);
 
 /// `descriptor` stays the caller's.
 CUresult import_descriptor(int descriptor, MemoryTable& table, std::shared_ptr<Memory>* memory);

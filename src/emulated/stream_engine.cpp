@@ -29,7 +29,8 @@ bool is_met(const Work& wait, std::uint64_t current) noexcept {
 
 }  // namespace
 
-StreamEngine::StreamEngine(AddressSpace& space, std::vector<std::unique_ptr<Context>>& contexts) : space_(space) {
+StreamEngine::StreamEngine(AddressSpace& space, std::vector<std::unique_ptr<Context>>& contexts, Membership& fabric)
+    : space_(space), fabric_(fabric) {
     for (const auto& context : contexts) adopt(*context);
 }
 
@@ -108,6 +109,8 @@ CUresult StreamEngine::execute(const Work& work) const {
 }
 
 CUresult StreamEngine::poll(const Work& work, bool* met) const {
+    // Nobody is left to write the word.
+    if (const CUresult cut_off = fabric_.look(); cut_off != CUDA_SUCCESS) return cut_off;
     Pieces source;  // looked up each time, so that an unmap is noticed and no unmapped memory is kept alive
     CUresult result = resolve_source(work, &source);
     std::uint64_t current = 0;
@@ -205,8 +208,8 @@ void StreamEngine::finish(const std::shared_ptr<Stream>& stream) noexcept {
     if (waiters_ != 0 || running_) changed_.notify_all();
 }
 
-void StreamEngine::fail(Context& context) noexcept {
-    context.lost = CUDA_ERROR_LAUNCH_FAILED;
+void StreamEngine::fail(Context& context, CUresult with) noexcept {
+    context.lost = with;
     drop_queues_of(context);
     changed_.notify_all();
 }

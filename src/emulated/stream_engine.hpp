@@ -23,7 +23,8 @@ namespace fabricmem::detail::emulated {
 
 class StreamEngine {
 public:
-    StreamEngine(AddressSpace& space, std::vector<std::unique_ptr<Context>>& contexts);
+    /// What it is given outlives it.
+    StreamEngine(AddressSpace& space, std::vector<std::unique_ptr<Context>>& contexts, Membership& fabric);
     StreamEngine(const StreamEngine&) = delete;
     StreamEngine& operator=(const StreamEngine&) = delete;
     /// Abandons what waits and joins the thread.
@@ -83,7 +84,7 @@ private:
     CUresult submit_locked(Lock& lock, const std::shared_ptr<Stream>& stream, const Work& work, std::uint64_t* ticket);
     CUresult enqueue(const std::shared_ptr<Stream>& stream, const Work& work, After after, std::uint64_t* ticket);
     void finish(const std::shared_ptr<Stream>& stream) noexcept;
-    void fail(Context& context) noexcept;
+    void fail(Context& context, CUresult with) noexcept;
     void drop_queues_of(const Context& context) noexcept;
     void start_thread();
     CUresult wait_for(Lock& lock, Context& context, const After& after);
@@ -96,6 +97,7 @@ private:
     static void back_off(Lock& lock, unsigned int rounds) noexcept;
 
     AddressSpace& space_;
+    Membership& fabric_;
     mutable std::mutex mutex_;
     std::condition_variable changed_;  // work was queued, or something was completed
     std::unordered_map<CUstream, std::shared_ptr<Stream>> streams_;

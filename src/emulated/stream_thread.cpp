@@ -105,7 +105,7 @@ StreamEngine::Step StreamEngine::do_first(Lock& lock, const std::shared_ptr<Stre
         lock.lock();
     }
     finish(stream);
-    if (result != CUDA_SUCCESS) fail(*stream->context);
+    if (result != CUDA_SUCCESS) fail(*stream->context, result == kCutOff ? kCutOff : CUDA_ERROR_LAUNCH_FAILED);
     return Step::progress;
 }
 

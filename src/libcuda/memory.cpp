@@ -97,7 +97,7 @@ FABRICMEM_CUDA cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
     return with_context([&](World& world, const Context& context) {
         if (free == nullptr || total == nullptr) return CUDA_ERROR_INVALID_VALUE;
         *free = world.device_budgets[static_cast<std::size_t>(context.device)]->left();
-        *total = world.options.device_memory_bytes;
+        *total = world.fabric.device(context.device).memory_bytes;
         return CUDA_SUCCESS;
     });
 }

@@ -16,6 +16,7 @@
 #include <optional>
 #include <sstream>
 
+#include <fabricmem/emulated_fabric.hpp>
 #include <fabricmem/log.hpp>
 
 #include "support/channel_nodes.hpp"
@@ -62,6 +63,7 @@ void enter_channels(const Options& options) {
 }
 
 std::shared_ptr<Driver> make_driver(const Options& options) {
+    if (std::getenv("FABRICMEM_EMULATOR") != nullptr) return make_emulated_driver_from_environment();
     if (testing_cuda()) {
         enter_channels(options);
         return driver_under_test();
@@ -279,6 +281,34 @@ std::string do_logged(Driver&, std::istringstream& words) {
     return answer(CUDA_SUCCESS, g_log.find(text) != std::string::npos ? "yes" : "no");
 }
 
+// switch NODE NAME VALUE: in the fabric that this process has joined.
+std::string do_switch(Driver&, std::istringstream& words) {
+    std::string node;
+    std::string name;
+    std::string value;
+    words >> node >> name >> value;
+    make_emulated_fabric_from_environment()->set(node, name, value);
+    return answer(CUDA_SUCCESS);
+}
+
+// fabric NAME: makes one of a ready-made scenario, and answers how others join it.
+std::string do_fabric(Driver&, std::istringstream& words) {
+    std::string name;
+    words >> name;
+    static std::shared_ptr<EmulatedFabric> made;
+    made = make_emulated_fabric(Scenario::ready_made(name));
+    return answer(CUDA_SUCCESS, made->environment().at("FABRICMEM_EMULATOR"));
+}
+
+// place, count: where this process has joined, and how many devices it sees.
+std::string do_place(Driver& driver, std::istringstream&) { return answer(CUDA_SUCCESS, emulated_place(driver)); }
+
+std::string do_count(Driver& driver, std::istringstream&) {
+    int count = 0;
+    const CUresult result = driver.device_get_count(&count);
+    return answer(result, std::to_string(count));
+}
+
 // exit-alive: exit() with a driver in a static and work that waits for ever.
 std::shared_ptr<Driver> g_survivor;
 
@@ -310,6 +340,10 @@ const std::map<std::string, Command> kCommands{
     {"become-user", do_become_user},
     {"exit-alive", do_exit_alive},
     {"logged", do_logged},
+    {"switch", do_switch},
+    {"fabric", do_fabric},
+    {"place", do_place},
+    {"count", do_count},
 };
 
 // Null where there is none, and says why.
