@@ -45,9 +45,9 @@ std::string size_text(std::size_t bytes) {
 }
 
 std::string first_line(const Introduction& introduction) {
-    std::string line =
-        formatted("{} driver, device {} ({}), memory on {}, handles: {}", introduction.driver, introduction.device,
-                  introduction.device_name, introduction.memory, introduction.handle_kinds);
+    std::string line = formatted("{} driver, {}{}device {} ({}), memory on {}, handles: {}", introduction.driver,
+                                 introduction.place, introduction.place.empty() ? "" : ", ", introduction.device,
+                                 introduction.device_name, introduction.memory, introduction.handle_kinds);
     if (!introduction.refused.empty()) line += formatted("; the real driver was not taken: {}", introduction.refused);
     return one_line(std::move(line));
 }
@@ -128,6 +128,7 @@ void Report::end_well(std::uint64_t rounds, std::uint64_t bytes) const {
     document["ok"] = true;
     document["role"] = options_.role == Role::connect ? "second" : "first";
     document["driver"] = introduction_.driver;
+    if (!introduction_.place.empty()) document["emulated_place"] = introduction_.place;
     document["device"] = {{"ordinal", introduction_.device}, {"name", introduction_.device_name}};
     document["memory"] = introduction_.memory;
     document["handles"] = introduction_.handle_kinds;

@@ -16,6 +16,7 @@ namespace pingpong {
 /// What the first line tells.
 struct Introduction {
     std::string driver;        ///< "cuda"
+    std::string place;         ///< of an emulated fabric: "scenario two-racks, node rack0-node1"; else empty
     std::string device_name;   ///< "NVIDIA H100 80GB HBM3"
     int device = 0;            ///< its ordinal
     std::string memory;        ///< where the memory is: "device 0", "host NUMA node 0"

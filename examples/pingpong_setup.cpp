@@ -5,7 +5,7 @@
 #include <array>
 #include <utility>
 
-#include <fabricmem/emulated_driver.hpp>
+#include <fabricmem/emulated_fabric.hpp>
 #include <fabricmem/fault_driver.hpp>
 
 #include "pingpong_text.hpp"
@@ -13,10 +13,18 @@
 namespace pingpong {
 namespace {
 
-std::shared_ptr<fabricmem::Driver> make_emulated() {
+// FABRICMEM_FAULTS makes calls of either driver fail, for those who want to see what is said then.
+std::shared_ptr<fabricmem::Driver> with_faults(std::shared_ptr<fabricmem::Driver> driver) {
+    return fabricmem::with_faults_from_environment(std::move(driver));
+}
+
+// A node of the scenario that FABRICMEM_EMULATOR names; without it a machine of its own.
+ChosenDriver choose_emulated(std::string refused) {
     fabricmem::EmulatedOptions options;
     options.devices = 8;  // so that --device and --peer-device have something to choose from
-    return fabricmem::make_emulated_driver(options);
+    std::shared_ptr<fabricmem::Driver> driver = fabricmem::make_emulated_driver_from_environment(options);
+    std::string place = fabricmem::emulated_place(*driver);
+    return {.driver = with_faults(std::move(driver)), .place = std::move(place), .refused = std::move(refused)};
 }
 
 fabricmem::FabricBuffer make_memory(const Options& options, const std::shared_ptr<fabricmem::Driver>& driver) {
@@ -37,12 +45,8 @@ fabricmem::Location location_of(Place place, int device) noexcept {
 }
 
 ChosenDriver choose_driver(DriverChoice choice, const fabricmem::Location& location) {
-    // FABRICMEM_FAULTS makes calls of either driver fail, for those who want to see what is said then.
-    const auto with_faults = [](std::shared_ptr<fabricmem::Driver> driver) {
-        return fabricmem::with_faults_from_environment(std::move(driver));
-    };
     if (choice == DriverChoice::cuda) return {.driver = with_faults(fabricmem::make_cuda_driver())};
-    if (choice == DriverChoice::emulated) return {.driver = with_faults(make_emulated())};
+    if (choice == DriverChoice::emulated) return choose_emulated({});
 
     std::string refused;
     try {
@@ -53,7 +57,7 @@ ChosenDriver choose_driver(DriverChoice choice, const fabricmem::Location& locat
     } catch (const fabricmem::Error& error) {
         refused = error.what();
     }
-    return {.driver = with_faults(make_emulated()), .refused = std::move(refused)};
+    return choose_emulated(std::move(refused));
 }
 
 std::string device_name(fabricmem::Driver& driver, int ordinal) {
@@ -80,6 +84,7 @@ Side::Side(const Options& options)
 
 Introduction Side::introduction() const {
     return {.driver = std::string(chosen_.driver->name()),
+            .place = chosen_.place,
             .device_name = device_name(*chosen_.driver, device_),
             .device = device_,
             .memory = fabricmem::to_string(memory_.location()),

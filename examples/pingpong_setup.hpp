@@ -17,6 +17,7 @@ namespace pingpong {
 
 struct ChosenDriver {
     std::shared_ptr<fabricmem::Driver> driver;
+    std::string place{};    ///< Introduction::place
     std::string refused{};  ///< what the real driver answered, where it was to be taken if it could and could not
 };
 
