@@ -339,27 +339,70 @@ TEST_CASE("A node that has not joined the NVLink fabric makes no fabric memory a
     REQUIRE(refused.has_value());
     CHECK(refused->kind() == ErrorKind::system);
     CHECK(refused->code() == CUDA_ERROR_SYSTEM_NOT_READY);
+    rack.fabric->set_fabric_state("node0", FabricInfo::State::not_started);
+    CHECK(try_create(*rack.here) == CUDA_ERROR_SYSTEM_NOT_READY);
+    CHECK(try_create(*rack.here, device_memory(kPosixFd)) == CUDA_SUCCESS);
     rack.fabric->set_fabric_state("node0", std::nullopt);
     CHECK(try_create(*rack.here) == CUDA_SUCCESS);
     CHECK(any_call(*driver_on(rack.fabric, "node0")) == CUDA_SUCCESS);
 }
 
-TEST_CASE("With measured latency a call takes at least as long as it did, and without it does not wait", "[emulated]") {
+TEST_CASE("With measured latency every call of an allocation's life takes at least as long as it did", "[emulated]") {
     const Rack rack;
-    const auto nanoseconds = [&](Driver& driver) {
+    Driver& driver = *rack.here;
+    const CUmemAllocationProp wanted = device_memory(kFabric | kPosixFd);
+    CUmemGenericAllocationHandle handle = 0;
+    CUmemGenericAllocationHandle import = 0;
+    CUdeviceptr address = 0;
+    FabricBytes bytes{};
+    int descriptor = -1;
+    const CUmemAccessDesc access = access_for(kDevice);
+    const auto takes = [](double microseconds, auto call) {
         const auto begin = std::chrono::steady_clock::now();
-        CHECK(try_create(driver) == CUDA_SUCCESS);
-        return std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+        CHECK(call() == CUDA_SUCCESS);
+        const auto took = std::chrono::steady_clock::now() - begin;
+        CHECK(std::chrono::duration<double, std::micro>(took).count() >= microseconds);
     };
     rack.fabric->set_latency("node0", 1000.0);
-    CHECK(nanoseconds(*rack.here) >= 31'000'000 + 25'000'000);  // create and release of 2 MiB
-    rack.fabric->set_latency("node0", 0.0);
-    CHECK(rack.fabric->get("node0", "latency") == "0");
+    takes(31'000, [&] { return driver.mem_create(&handle, kTwoMiB, &wanted, 0); });
+    takes(1'000, [&] { return driver.mem_address_reserve(&address, kTwoMiB, 0, 0, 0); });
+    takes(1'000, [&] { return driver.mem_map(address, kTwoMiB, 0, handle, 0); });
+    takes(31'000, [&] { return driver.mem_set_access(address, kTwoMiB, &access, 1); });
+    takes(100, [&] { return export_fabric(driver, handle, &bytes); });
+    takes(28'000, [&] { return import_fabric(driver, bytes, &import); });
+    takes(25'000, [&] { return driver.mem_release(import); });
+    takes(35'000, [&] {
+        return driver.mem_export_to_shareable_handle(&descriptor, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    });
+    takes(29'000, [&] {
+        return driver.mem_import_from_shareable_handle(&import, reinterpret_cast<void*>(std::intptr_t{descriptor}),
+                                                       CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    });
+    close_descriptor(descriptor);
+    takes(25'000, [&] { return driver.mem_release(import); });
+    takes(21'000, [&] { return driver.mem_unmap(address, kTwoMiB); });
+    takes(25'000, [&] { return driver.mem_release(handle); });
+    takes(1'000, [&] { return driver.mem_address_free(address, kTwoMiB); });
+}
+
+TEST_CASE("Latency is as switched, else as the scenario says", "[emulated]") {
+    const auto create_takes = [](const Fabric& fabric) {
+        const auto driver = make_emulated_driver(fabric);
+        const auto begin = std::chrono::steady_clock::now();
+        CHECK(try_create(*driver) == CUDA_SUCCESS);
+        return std::chrono::steady_clock::now() - begin;
+    };
     Scenario scenario = Scenario::ready_made("single-h100");
+    scenario.latency_factor = 3'600'000'000.0 / 56;  // an hour, were it on
+    CHECK(kind_of([&] { scenario.validate(); }) == ErrorKind::bad_argument);
+    scenario.latency_factor = 1'000'000;
+    CHECK(create_takes(make_emulated_fabric(scenario)) < std::chrono::seconds(30));  // a minute, were it on
     scenario.latency = CallLatency::measured;
-    scenario.latency_factor = 500;
     const Fabric slow = make_emulated_fabric(scenario);
-    CHECK(nanoseconds(*make_emulated_driver(slow)) >= 28'000'000);
+    slow->set_latency("node0", 0.0);
+    CHECK(create_takes(slow) < std::chrono::seconds(30));
+    scenario.latency_factor = 500;
+    CHECK(create_takes(make_emulated_fabric(scenario)) >= std::chrono::milliseconds(28));
 }
 
 TEST_CASE("Every switch is set and told by name, and what can't be is a bad argument", "[emulated]") {

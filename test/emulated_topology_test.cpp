@@ -253,6 +253,7 @@ TEST_CASE("A process's ordinals follow what it sees, and what travels does not",
     CHECK(attribute_of(*turned, CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, 0) ==
           attribute_of(*all, CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, 6));
     CHECK(attribute_of(*turned, 134, 0) == 1);
+    CHECK(attribute_of(*turned, 134, 1) == 0);
 
     const FabricBuffer buffer(all, 1, {.location = Location::device(2)});
     const ImportedFabricBuffer peer(turned, buffer.blob());
@@ -445,6 +446,10 @@ TEST_CASE("A process that can't join is refused with the reason", "[emulated]") 
     CHECK(refusal({.visible_devices = {{1, 1}}}) == ErrorKind::bad_argument);
     CHECK(refusal({.visible_devices = std::vector<int>()}) == ErrorKind::unsupported);
     CHECK(kind_of([] { static_cast<void>(make_emulated_driver(nullptr)); }) == ErrorKind::bad_argument);
+    Scenario failed = Scenario::ready_made("hgx-h100");
+    failed.nodes.front().devices[3].fabric_status = 1;
+    CHECK(kind_of([&] { static_cast<void>(make_emulated_driver(make_emulated_fabric(failed))); }) == ErrorKind::system);
+    CHECK(any_call(*make_emulated_driver(make_emulated_fabric(failed), {.visible_devices = {{2, 4}}})) == CUDA_SUCCESS);
     const Scenario bare = Scenario::from_json(R"({"nodes": [{"name": "a", "devices": []}]})");
     CHECK(kind_of([&] { static_cast<void>(make_emulated_driver(make_emulated_fabric(bare))); }) ==
           ErrorKind::unsupported);

@@ -59,7 +59,7 @@ struct ScenarioNode {
     /// Which devices can access each other's memory; nullopt: all.
     std::optional<std::vector<DevicePair>> p2p{};
 
-    friend bool operator==(const ScenarioNode&, const ScenarioNode&);
+    friend FABRICMEM_API bool operator==(const ScenarioNode&, const ScenarioNode&);
 };
 
 /// What calls take: their own time, or at least what they took on an H100 (docs/emulator.md).
