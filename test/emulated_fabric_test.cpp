@@ -271,6 +271,7 @@ TEST_CASE("A release and an unmap that end an import hang, others do not", "[emu
     CHECK(first.release() == CUDA_SUCCESS);  // its mapping keeps the import
     CHECK(second.unmap() == CUDA_SUCCESS);   // its handle does
     CHECK(memory.memory().destroy() == CUDA_SUCCESS);
+    CHECK(try_create(*rack.there) == CUDA_SUCCESS);  // what is no import is released at once
     Call unmap([&] { return first.unmap(); });
     Call release([&] { return second.release(); });
     CHECK(unmap.still_hangs());

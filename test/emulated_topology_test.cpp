@@ -207,6 +207,8 @@ TEST_CASE("A device without P2P access to the memory is refused, and not asked f
     REQUIRE(error.has_value());
     CHECK(error->kind() == ErrorKind::unsupported);
     CHECK(contains(error->what(), "no P2P access"));
+    const FabricBuffer on_host(driver, 1, {.location = Location::host_numa(0)});
+    CHECK(on_host.access().devices == std::vector<int>{0, 1, 2, 3});
 }
 
 TEST_CASE("Without any P2P pair a device reaches its own memory alone", "[emulated]") {
@@ -254,6 +256,13 @@ TEST_CASE("A process's ordinals follow what it sees, and what travels does not",
           attribute_of(*all, CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, 6));
     CHECK(attribute_of(*turned, 134, 0) == 1);
     CHECK(attribute_of(*turned, 134, 1) == 0);
+    const auto bus_id = [](Driver& driver, int device) {
+        char text[32];
+        REQUIRE(driver.device_get_pci_bus_id(text, sizeof text, device) == CUDA_SUCCESS);
+        return std::string(text);
+    };
+    CHECK(bus_id(*turned, 0) == bus_id(*all, 6));
+    CHECK(turned->platform().fabric_info(bus_id(*all, 5)).has_value());  // NVML sees what CUDA does not
 
     const FabricBuffer buffer(all, 1, {.location = Location::device(2)});
     const ImportedFabricBuffer peer(turned, buffer.blob());
@@ -287,6 +296,15 @@ TEST_CASE("Memory of a device of the same node that the process does not see is 
     CHECK(error->code() == CUDA_ERROR_INVALID_DEVICE);
     CHECK(error->kind() == ErrorKind::unsupported);
     CHECK(contains(error->what(), "does not see the exporter's GPU"));
+    const Mapped shared(*exporter, device_memory(kPosixFd), {});
+    int descriptor = -1;
+    REQUIRE(exporter->mem_export_to_shareable_handle(&descriptor, shared.handle(),
+                                                     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0) == CUDA_SUCCESS);
+    CUmemGenericAllocationHandle handle = 0;
+    CHECK(importer->mem_import_from_shareable_handle(&handle, reinterpret_cast<void*>(std::intptr_t{descriptor}),
+                                                     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) ==
+          CUDA_ERROR_INVALID_DEVICE);
+    close_descriptor(descriptor);
     CHECK(emulated_counts(*importer) == EmulatedCounts{});
 }
 
@@ -392,15 +410,31 @@ TEST_CASE("The library names foreign cliques and two IMEX domains as the cause",
 }
 
 TEST_CASE("Host memory travels to other nodes only where both nodes can", "[emulated]") {
-    const auto answer_when = [](HostMemoryReach there) {
-        const Fabric fabric = two_nodes([&](ScenarioNode& node) { node.host_memory = there; });
-        const auto exporter = driver_on(fabric, "b");
+    const auto answer_when = [](HostMemoryReach exporters, HostMemoryReach importers) {
+        Scenario scenario = Scenario::ready_made("two-racks");
+        scenario.nodes[0].host_memory = exporters;
+        scenario.nodes[1].host_memory = importers;
+        const Fabric fabric = make_emulated_fabric(scenario);
+        const auto exporter = driver_on(fabric, scenario.nodes[0].name);
         const Exported memory(*exporter, host_memory(kFabric));
         CHECK(try_import(*exporter, memory.bytes()) == CUDA_SUCCESS);
-        return try_import(*driver_on(fabric, "a"), memory.bytes());
+        return try_import(*driver_on(fabric, scenario.nodes[1].name), memory.bytes());
     };
-    CHECK(answer_when(HostMemoryReach::node) == CUDA_ERROR_NOT_SUPPORTED);
-    CHECK(answer_when(HostMemoryReach::fabric) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(answer_when(HostMemoryReach::node, HostMemoryReach::node) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(answer_when(HostMemoryReach::node, HostMemoryReach::fabric) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(answer_when(HostMemoryReach::fabric, HostMemoryReach::node) == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(answer_when(HostMemoryReach::fabric, HostMemoryReach::fabric) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Nodes without a cluster do not reach each other, also in one IMEX domain", "[emulated]") {
+    Scenario scenario = Scenario::ready_made("two-racks");
+    for (ScenarioNode& node : scenario.nodes) {
+        for (ScenarioDevice& device : node.devices) device.cluster.clear();
+    }
+    const Fabric fabric = make_emulated_fabric(scenario);
+    const auto exporter = driver_on(fabric, scenario.nodes[0].name);
+    const Exported memory(*exporter);
+    CHECK(try_import(*driver_on(fabric, scenario.nodes[1].name), memory.bytes()) == CUDA_ERROR_INVALID_HANDLE);
 }
 
 TEST_CASE("A handle of another fabric is INVALID_HANDLE", "[emulated]") {
