@@ -274,6 +274,12 @@ TEST_CASE("A process's ordinals follow what it sees, and what travels does not",
     CHECK(properties.location.id == 1);
     CHECK(turned->mem_release(handle) == CUDA_SUCCESS);
 
+    const Exported own(*turned);
+    handle = imported(*all, own.bytes());
+    REQUIRE(all->mem_get_allocation_properties_from_handle(&properties, handle) == CUDA_SUCCESS);
+    CHECK(properties.location.id == 6);
+    CHECK(all->mem_release(handle) == CUDA_SUCCESS);
+
     // By descriptor too.
     const Mapped shared(*all, memory_at(kDevice, 6, kPosixFd), {});
     int descriptor = -1;
