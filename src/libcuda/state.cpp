@@ -9,6 +9,7 @@
 
 #include <fabricmem/emulated_fabric.hpp>
 #include <fabricmem/error.hpp>
+#include <fabricmem/fault_driver.hpp>
 #include <fabricmem/forwarding_driver.hpp>
 
 #include "libcuda/libcuda.hpp"
@@ -35,7 +36,7 @@ CUresult make() {
     const std::lock_guard lock(g_making);
     if (g_backend.load(std::memory_order_acquire) != nullptr) return CUDA_SUCCESS;
     auto made = std::make_unique<Backend>();
-    made->driver = make_emulated_driver_from_environment();
+    made->driver = with_faults_from_environment(make_emulated_driver_from_environment());
     made->emulator = emulator_of(made->driver.get());
     made->born_in = fork_epoch();
     if (made->emulator == nullptr || std::atexit(end) != 0) return CUDA_ERROR_OUT_OF_MEMORY;

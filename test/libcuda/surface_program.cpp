@@ -198,6 +198,18 @@ void forked() {
     REQUIRE_OK(cuCtxSynchronize());
 }
 
+void faults() {
+    REQUIRE(::setenv("FABRICMEM_FAULTS", "no rule", 1) == 0);
+    const std::string refusal = stderr_of([] { REQUIRE_CODE(CUDA_ERROR_UNKNOWN, cuInit(0)); });
+    REQUIRE(refusal.find("no rule") != std::string::npos);
+    REQUIRE(::setenv("FABRICMEM_FAULTS", "cuMemAlloc#2=fail:46", 1) == 0);
+    make_current();
+    CUdeviceptr address = 0;
+    REQUIRE_OK(cuMemAlloc(&address, 64));
+    REQUIRE_CODE(CUDA_ERROR_DEVICE_UNAVAILABLE, cuMemAlloc(&address, 64));
+    REQUIRE_OK(cuMemAlloc(&address, 64));
+}
+
 // invented: the codes, all of them. A real driver may crash of such handles.
 void ended_handles() {
     make_current();
@@ -318,6 +330,7 @@ int main(int argc, char** argv) {
                           {"forked", forked},
                           {"exit-alive", exit_alive},
                           {"ended-handles", ended_handles},
+                          {"faults", faults},
                           {"versions", versions}};
     return run_case(cases, argc, argv);
 }
