@@ -170,6 +170,7 @@ private:
              << before_.counts.mappings << ", streams " << now.counts.streams << ", contexts "
              << now.counts.primary_contexts;
         expect(false, text.str());
+        before_ = now;  // told once
     }
 
     [[nodiscard]] Held held() const {
@@ -271,7 +272,10 @@ TEST_CASE("Each driver call of each operation can fail without a leak", "[fault]
         for (const CUresult result : {CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_NOT_PERMITTED,
                                       CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_UNKNOWN, CUDA_ERROR_DEINITIALIZED})
             loop.run(operation, {result}, -1);
-        for (const int device : {0, 1}) loop.run(operation, {CUDA_ERROR_OUT_OF_MEMORY}, device);
+        const bool needs_context = contains(operation.name, "zeroed") || contains(operation.name, "probe");
+        if (needs_context) {
+            for (const int device : {0, 1}) loop.run(operation, {CUDA_ERROR_OUT_OF_MEMORY}, device);
+        }
         loop.run(operation, {CUDA_ERROR_UNKNOWN, Extent::all_from_there}, -1);
     }
     INFO(loop.wrong());

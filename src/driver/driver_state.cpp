@@ -61,7 +61,7 @@ std::optional<int> Topology::ordinal_of(const Id128& uuid) const noexcept {
     return std::nullopt;
 }
 
-DriverState::DriverState(Driver& driver) noexcept : driver_(driver), made_in_(fork_epoch()) {}
+DriverState::DriverState(Driver& driver) : driver_(driver), made_in_(fork_epoch()) {}
 DriverState::~DriverState() {
     if (workers_ != nullptr && forked()) leave_to_parent(workers_.release());
 }

@@ -75,7 +75,7 @@ public:
     static constexpr std::size_t kRetiredRangesMax = 1024;
     static constexpr std::uint64_t kRetiredBytesMax = std::uint64_t{1} << 40;
 
-    explicit DriverState(Driver& driver) noexcept;
+    explicit DriverState(Driver& driver);
     DriverState(const DriverState&) = delete;
     DriverState& operator=(const DriverState&) = delete;
     ~DriverState();

@@ -146,7 +146,7 @@ CUresult AddressSpace::map(std::uintptr_t address, std::size_t bytes, std::size_
 
 CUresult AddressSpace::unmap(std::uintptr_t address, std::size_t bytes) {
     if (bytes == 0 || !is_granular(address) || !is_granular(bytes)) return CUDA_ERROR_INVALID_VALUE;
-    std::vector<std::shared_ptr<Memory>> ended;  // before the lock: they end after it
+    Mappings ended;  // before the lock: they end after it. Moved as they are: giving back needs no memory
     const std::lock_guard lock(mutex_);
     if (!within_one_range(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
     const auto first = mappings_.lower_bound(address);
@@ -154,20 +154,20 @@ CUresult AddressSpace::unmap(std::uintptr_t address, std::size_t bytes) {
         return CUDA_ERROR_INVALID_VALUE;  // it begins inside a mapping
     }
     auto last = first;
-    std::size_t count = 0;
-    for (; last != mappings_.end() && last->first - address < bytes; ++last, ++count) {
+    for (; last != mappings_.end() && last->first - address < bytes; ++last) {
         if (last->first - address + last->second.bytes > bytes) return CUDA_ERROR_INVALID_VALUE;  // it ends inside one
     }
-    ended.reserve(2 * count);
     for (auto mapping = first; mapping != last; ++mapping) {
         if (mapping->second.host_access != kAccessNone && !hide_pages(mapping->first, mapping->second.bytes)) {
             return out_of_memory("mmap of a reservation", errno);
         }
         mapping->second.host_access = kAccessNone;
     }
-    for (auto mapping = first; mapping != last; mapping = mappings_.erase(mapping)) {
-        ended.push_back(handles_.remove_mapping(mapping->second.handle));
-        ended.push_back(std::move(mapping->second.memory));
+    for (auto mapping = first; mapping != last;) {
+        const auto here = mapping++;
+        // Not the last that keeps the memory: the mapping does until it ends.
+        static_cast<void>(handles_.remove_mapping(here->second.handle));
+        ended.insert(mappings_.extract(here));
     }
     return CUDA_SUCCESS;
 }

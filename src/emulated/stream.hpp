@@ -53,7 +53,7 @@ struct Work {
 struct Stream {
     enum class Kind : std::uint8_t { legacy_default, blocking, non_blocking };
 
-    Stream(Context& owner, Kind stream_kind) noexcept : context(&owner), kind(stream_kind) {}
+    Stream(Context& owner, Kind stream_kind) : context(&owner), kind(stream_kind) {}
 
     [[nodiscard]] bool idle() const noexcept { return submitted == completed; }
 
