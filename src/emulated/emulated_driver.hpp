@@ -21,6 +21,7 @@
 #include "emulated/numbers.hpp"
 #include "emulated/sharing.hpp"
 #include "emulated/stream_engine.hpp"
+#include "log/log.hpp"
 #include "platform/fork_epoch.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -196,6 +197,7 @@ public:
     template <typename Function>
     CUresult call(Function&& function) const noexcept {
         if (forked()) return CUDA_ERROR_NOT_INITIALIZED;
+        const DeferredLog later;  // the locks are let go before a sink is called
         if (const CUresult cut_off = world_->fabric.look(); cut_off != CUDA_SUCCESS) [[unlikely]]
             return cut_off;
         return guarded([&] { return function(*world_); });

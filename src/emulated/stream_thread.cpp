@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <optional>
 
 #include "emulated/guarded.hpp"
 #include "emulated/stream_engine.hpp"
+#include "log/log.hpp"
 #include "platform/signals_blocked.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -93,8 +95,10 @@ StreamEngine::Step StreamEngine::do_first(Lock& lock, const std::shared_ptr<Stre
     if (earlier_under_way || !reached(stream->queue.front().after)) return Step::blocked;
     const Work work = stream->queue.front().work;
     CUresult result = CUDA_SUCCESS;
+    std::optional<DeferredLog> said;
     if (work.kind == Work::Kind::wait) {
         bool met = false;
+        said.emplace();
         result = guarded([&] { return poll(work, &met); });
         if (result == CUDA_SUCCESS && !met) return Step::polling;
         stream->queue.pop_front();
@@ -105,7 +109,12 @@ StreamEngine::Step StreamEngine::do_first(Lock& lock, const std::shared_ptr<Stre
         lock.lock();
     }
     finish(stream);
-    if (result != CUDA_SUCCESS) fail(*stream->context, result == kCutOff ? kCutOff : CUDA_ERROR_LAUNCH_FAILED);
+    if (result != CUDA_SUCCESS) {
+        fail(*stream->context, result == kCutOff ? kCutOff : CUDA_ERROR_LAUNCH_FAILED);
+        lock.unlock();
+        said.reset();
+        lock.lock();
+    }
     return Step::progress;
 }
 

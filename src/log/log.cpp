@@ -18,6 +18,8 @@ namespace {
 // Outside of State: what asks for it must not fail, and making State can.
 constinit std::atomic<LogLevel> level_in_use{LogLevel::warning};
 
+constinit thread_local detail::DeferredLog* collecting = nullptr;
+
 struct State {
     std::mutex mutex;
     std::shared_ptr<const LogSink> sink;  // guarded by mutex; null: the default
@@ -66,6 +68,10 @@ bool log_enabled(LogLevel level) noexcept {
 
 void log_line(LogLevel level, std::string_view text) noexcept {
     try {
+        if (collecting != nullptr) {
+            collecting->lines_.emplace_back(level, text);
+            return;
+        }
         State& log = state();
         std::shared_ptr<const LogSink> sink;
         {
@@ -80,6 +86,16 @@ void log_line(LogLevel level, std::string_view text) noexcept {
     } catch (...) {
         return;  // there is nowhere left to report to, and a destructor may be the caller
     }
+}
+
+DeferredLog::DeferredLog() noexcept : outermost_(collecting == nullptr) {
+    if (outermost_) collecting = this;
+}
+
+DeferredLog::~DeferredLog() {
+    if (!outermost_) return;
+    collecting = nullptr;  // a sink that calls back logs anew
+    for (const auto& [level, text] : lines_) log_line(level, text);
 }
 
 }  // namespace detail

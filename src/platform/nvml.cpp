@@ -109,6 +109,7 @@ const Nvml::Calls* Nvml::calls() const {
     const std::uint64_t self = fork_epoch();
     std::uint64_t loader = 0;
     if (!loader_.compare_exchange_strong(loader, self) && loader != self) return nullptr;
+    const DeferredLog later;  // a sink may ask NVML too
     std::call_once(loading_, [this] {
         void* const library = ::dlopen(library_.c_str(), RTLD_NOW | RTLD_LOCAL);
         if (library == nullptr) {
