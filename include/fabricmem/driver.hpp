@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The seam: one virtual function per CUDA driver call that the library makes, in the driver's own words. The only
-// public header (with forwarding_driver.hpp, which builds on it) that includes <cuda.h>; link fabricmem::driver for it.
+// public header (with forwarding_driver.hpp and fault_driver.hpp, which build on it) that includes <cuda.h>; link
+// fabricmem::driver for it.
 #pragma once
 
 #include <cstddef>

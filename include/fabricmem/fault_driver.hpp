@@ -24,7 +24,7 @@ struct Fault {
 
     Effect effect = Effect::fail;
     std::string call{};        ///< the seam's name ("mem_create") or CUDA's ("cuMemCreate"); empty: every call
-    std::uint64_t number = 0;  ///< the how manieth of these calls from add() on, from 1; 0: every one
+    std::uint64_t number = 0;  ///< which one of these calls, counted from 1 since add(); 0: every one
     double probability = 1;    ///< of each call that the two above name, 0 to 1
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     std::chrono::microseconds delay{0};
