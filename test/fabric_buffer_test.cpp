@@ -138,7 +138,17 @@ TEST_CASE("Access refused to all at once is asked for one by one", "[buffer][fau
         const FabricBuffer buffer(driver, 1, {.location = Location::host_numa(0)});
         CHECK(buffer.access().devices == std::vector<int>{0, 2});
         CHECK_FALSE(buffer.access().host);
-        CHECK(log.text().find("devices 1 the host") != std::string::npos);
+        CHECK(log.text() ==
+              "cuMemSetAccess of 2097152 bytes was refused (217) to device 1 and the host; granted: read-write by "
+              "devices 0,2\n");
+    }
+    {
+        const CapturedLog log;
+        const FabricBuffer buffer(driver, 1, {.location = Location::device(0), .access = std::vector<int>{0, 2}});
+        CHECK(buffer.access().devices == std::vector<int>{0, 2});
+        CHECK(log.text() ==
+              "cuMemSetAccess of 2097152 bytes was refused (801) for all at once and granted one by one: read-write by "
+              "devices 0,2\n");
     }
     CHECK(kind_of([&] {
               FabricBuffer(driver, 1, {.location = Location::host_numa(0), .host_access = HostAccess::required});

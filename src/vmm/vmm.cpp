@@ -57,7 +57,16 @@ bool grant_one(Driver& driver, const Range& range, const CUmemAccessDesc& desc, 
     return false;
 }
 
-Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked, HostAccess host,
+// "devices 1,3 and the host"
+std::string refused_to(const std::vector<int>& devices, bool host) {
+    std::string text;
+    if (!devices.empty()) text = formatted("device{} {}", devices.size() == 1 ? "" : "s", joined(devices, ","));
+    if (host) text += text.empty() ? "the host" : " and the host";
+    return text;
+}
+
+// `joint` is the answer to the call for all at once.
+Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked, HostAccess host, CUresult joint,
                         const CallContext& about) {
     OneByOne so_far;
     so_far.granted.permission = asked.permission;
@@ -71,10 +80,14 @@ Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked,
     }
     if (so_far.granted.empty()) raise(so_far.first_refusal, driver, about);
     if (host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
-    log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to{}{}; granted: {}", range.bytes,
-        static_cast<int>(so_far.first_refusal),
-        so_far.refused.empty() ? std::string() : formatted(" devices {}", joined(so_far.refused, ",")),
-        asked.host && !so_far.granted.host ? " the host" : "", to_string(so_far.granted));
+    if (so_far.first_refusal == CUDA_SUCCESS) {
+        log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) for all at once and granted one by one: {}",
+            range.bytes, static_cast<int>(joint), to_string(so_far.granted));
+    } else {
+        log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to {}; granted: {}", range.bytes,
+            static_cast<int>(so_far.first_refusal), refused_to(so_far.refused, asked.host && !so_far.granted.host),
+            to_string(so_far.granted));
+    }
     return so_far.granted;
 }
 
@@ -121,7 +134,7 @@ void grant_access(Driver& driver, const Range& range, Access& access, HostAccess
     if (result == CUDA_SUCCESS) return;
     const CallContext call = with_call(about, "cuMemSetAccess", range.bytes);
     if (!is_refusal(result) || descs.size() < 2) raise(result, driver, call);
-    access = grant_one_by_one(driver, range, access, host, call);
+    access = grant_one_by_one(driver, range, access, host, result, call);
 }
 
 }  // namespace fabricmem::detail
