@@ -68,8 +68,9 @@ struct FabricBufferOptions {
     /// export a descriptor from it.
     HandleKinds kinds = HandleKind::fabric;
     /// `yes` keeps the address range reserved after the buffer's end, so that no later allocation of this process gets
-    /// an address that peers may still hold. Capped per driver at 1,024 ranges and 1 TiB of addresses: beyond that the
-    /// oldest is given back. No memory is kept.
+    /// an address that peers may still hold. Capped per driver object at 1,024 ranges and 1 TiB of addresses: beyond
+    /// that the oldest is given back. Ranges outlive their driver object, so keep one for the process, or the caps add
+    /// up. No memory is kept.
     RetireAddress retire_address = RetireAddress::no;
     Id128 peer{};                  ///< into the blob
     std::uint64_t generation = 0;  ///< into the blob

@@ -249,26 +249,32 @@ std::optional<FabricPlace> DriverState::fabric_place(const DeviceFacts& device) 
 }
 
 void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {
-    std::vector<RetiredRange> surplus;
     try {
         const std::lock_guard lock(mutex_);
         retired_.push_back({address, bytes});
         retired_bytes_ += bytes;
-        while (retired_.size() > kRetiredRangesMax || (retired_bytes_ > kRetiredBytesMax && retired_.size() > 1)) {
-            surplus.push_back(retired_.front());
-            retired_bytes_ -= retired_.front().bytes;
-            retired_.pop_front();
-        }
     } catch (const std::bad_alloc&) {
         // Not listed, so it stays reserved for good: that keeps the promise, and the cap is off by one range.
         log(LogLevel::warning,
             "out of memory while retiring an address range: it stays reserved until the process ends");
+        return;
     }
-    for (const RetiredRange& range : surplus) {
-        const CUresult result = driver_.mem_address_free(range.address, range.bytes);
+    while (const std::optional<RetiredRange> oldest = take_surplus()) {
+        const CUresult result = driver_.mem_address_free(oldest->address, oldest->bytes);
         if (result != CUDA_SUCCESS && result != CUDA_ERROR_DEINITIALIZED)
-            log_failure("cuMemAddressFree", range.bytes, result);
+            log_failure("cuMemAddressFree", oldest->bytes, result);
     }
+}
+
+std::optional<DriverState::RetiredRange> DriverState::take_surplus() noexcept {
+    const std::lock_guard lock(mutex_);
+    const bool above =
+        retired_.size() > kRetiredRangesMax || (retired_bytes_ > kRetiredBytesMax && retired_.size() > 1);
+    if (!above) return std::nullopt;
+    const RetiredRange oldest = retired_.front();
+    retired_.pop_front();
+    retired_bytes_ -= oldest.bytes;
+    return oldest;
 }
 
 }  // namespace fabricmem::detail

@@ -96,7 +96,8 @@ public:
     /// Kept once the fabric's probe is over (or there is none); nullopt where there is no multi-node fabric.
     [[nodiscard]] std::optional<FabricPlace> fabric_place(const DeviceFacts& device);
 
-    /// Keeps a reserved range from being used again; gives the oldest ones back beyond the caps.
+    /// Keeps a reserved range from being used again; gives the oldest ones back beyond the caps. What is listed when
+    /// the driver object ends stays reserved: nobody is left then to give it back.
     void retire(CUdeviceptr address, std::uint64_t bytes) noexcept;
 
     /// What is known by now, for texts about a call that hangs: asks neither the driver nor the platform.
@@ -120,6 +121,7 @@ private:
     [[nodiscard]] Topology learn_topology();
     [[nodiscard]] MemoryFacts learn_memory(const Location& asked, CUmemAllocationHandleType handle_types);
     [[nodiscard]] bool is_final(const MemoryFacts& facts);
+    [[nodiscard]] std::optional<RetiredRange> take_surplus() noexcept;
 
     Driver& driver_;
     std::uint64_t made_in_;
