@@ -79,12 +79,16 @@ TEST_CASE("Importing and letting go makes no call beyond the necessary ones", "[
     FABRICMEM_DRIVER_OR_SKIP(under_test);
     const auto driver =
         std::make_shared<FaultDriver>(testing_cuda() ? under_test : make_emulated_driver({.devices = 2}));
-    const FabricBuffer own(driver, 1);
-    driver->forget();
-    { const ImportedFabricBuffer imported(driver, own.blob()); }
-    CHECK(driver->calls() == std::vector<std::string>{"mem_address_reserve", "mem_import_from_shareable_handle",
-                                                      "mem_map", "mem_set_access", "mem_unmap", "mem_release",
-                                                      "mem_address_free"});
+    for (const Location& location : {Location::device(0), Location::host_numa(0)}) {
+        CAPTURE(to_string(location));
+        const FabricBuffer own(driver, 1, {.location = location});
+        { const ImportedFabricBuffer warm(driver, own.blob()); }
+        driver->forget();
+        { const ImportedFabricBuffer imported(driver, own.blob()); }
+        CHECK(driver->calls() == std::vector<std::string>{"mem_address_reserve", "mem_import_from_shareable_handle",
+                                                          "mem_map", "mem_set_access", "mem_unmap", "mem_release",
+                                                          "mem_address_free"});
+    }
 }
 
 TEST_CASE("A blob that can't be imported is refused before any driver call", "[buffer]") {
@@ -106,6 +110,9 @@ TEST_CASE("A blob that can't be imported is refused before any driver call", "[b
     CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes += 4096; }) == ErrorKind::bad_blob);
     CHECK(refused([](HandleBlob& blob) { blob.offset = ~std::uint64_t{0}; }) == ErrorKind::bad_blob);
     CHECK(refused([](HandleBlob& blob) { blob.offset = blob.mapped_bytes; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes = 4096, blob.granularity = 4096; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes = 4096, blob.granularity = 1; }) == ErrorKind::bad_blob);
+    CHECK(refused([](HandleBlob& blob) { blob.mapped_bytes = 4096, blob.granularity = {}; }) == ErrorKind::bad_blob);
     CHECK(refused([](HandleBlob& blob) { blob.handle = {}; }) == ErrorKind::bad_blob);
     CHECK(refused([](HandleBlob& blob) { blob.location_kind = LocationKind::host_nearest; }) == ErrorKind::bad_blob);
 }
@@ -201,7 +208,7 @@ TEST_CASE("Host access to imported device memory is refused with cause and cure"
     CHECK_FALSE(error->details().cure.empty());
 }
 
-TEST_CASE("A damaged handle leaves nothing behind, whichever byte it is", "[buffer]") {
+TEST_CASE("A damaged handle is a typed error and leaves nothing behind, whichever byte it is", "[buffer]") {
     const auto driver = make_emulated_driver();
     const FabricBuffer own(driver, 1);
     const EmulatedCounts before = emulated_counts(*driver);
@@ -209,8 +216,13 @@ TEST_CASE("A damaged handle leaves nothing behind, whichever byte it is", "[buff
         CAPTURE(i);
         HandleBlob blob = own.blob();
         blob.handle[i] ^= 0x40U;
-        // Bytes that the driver ignores import; all others are typed errors.
-        static_cast<void>(error_of([&] { ImportedFabricBuffer(driver, blob); }));
+        ErrorKind expected = ErrorKind::peer_gone;
+        if (i == 16) expected = ErrorKind::system;                    // the node's number
+        if (i >= 40 && i <= 43) expected = ErrorKind::not_permitted;  // the channel
+        const auto error = error_of([&] { ImportedFabricBuffer(driver, blob); });
+        REQUIRE(error.has_value());
+        INFO(error->what());
+        CHECK(to_string(error->kind()) == to_string(expected));
         CHECK(emulated_counts(*driver) == before);
     }
 }

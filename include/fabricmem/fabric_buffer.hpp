@@ -119,8 +119,11 @@ public:
     [[nodiscard]] std::uint64_t bytes() const noexcept;
     /// Size of the whole mapping: the allocation's, a multiple of granularity().
     [[nodiscard]] std::uint64_t mapped_bytes() const noexcept;
+    /// In which units this process's driver maps such memory, in bytes; an exporter on another GPU type may have
+    /// another one (its blob says which).
     [[nodiscard]] std::uint64_t granularity() const noexcept;
-    /// Where the memory is. Of an import: this process's ordinal of the device, or -1 where it does not see it.
+    /// Where the memory is. Of an import: this process's ordinal of the device, or -1 where it does not see it; the
+    /// host NUMA node, or -1 where the blob is not known to come from this node and boot.
     [[nodiscard]] Location location() const;
     /// The handle types that were granted; of an import, the kind that it was imported by.
     [[nodiscard]] HandleKinds kinds() const noexcept;
@@ -192,10 +195,11 @@ public:
     /// long.
     ///
     /// Throws Error: timed_out; conflict, where 64 calls of this driver's that were abandoned have not returned;
-    /// system, where no thread can be started for a timeout; bad_blob and unsupported (a wrong kind or size) before any
-    /// driver call, but for a bare handle, whose granularity is asked for first; bad_argument. Where a call of the
-    /// import failed, with both sides' identity: peer_gone, not_permitted (another IMEX channel), foreign_domain,
-    /// system (no IMEX daemon), out_of_memory, closed (at exit, after the driver's end), driver.
+    /// system, where no thread can be started for a timeout; bad_blob and unsupported (a wrong kind; a size that is
+    /// wrong in itself, or no multiple of this driver's granularity) before any driver call but those that are made once
+    /// in a driver's life; bad_argument. Where a call of the import failed, with both sides' identity: peer_gone,
+    /// not_permitted (another IMEX channel), foreign_domain, system (no IMEX daemon), out_of_memory, closed (at exit,
+    /// after the driver's end), driver.
     ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = {});
     ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept;
     ImportedFabricBuffer& operator=(ImportedFabricBuffer&&) noexcept;

@@ -48,7 +48,7 @@ public:
 
     [[nodiscard]] constexpr LocationKind kind() const noexcept { return kind_; }
     /// The CUDA ordinal (device, host_nearest) or the NUMA node (host_numa); -1 where it is not known here, as for a
-    /// device of another node or one that this process does not see.
+    /// device that this process does not see, and for imported memory of another node's host.
     [[nodiscard]] constexpr int index() const noexcept { return index_; }
     [[nodiscard]] constexpr bool is_host() const noexcept { return kind_ != LocationKind::device; }
 

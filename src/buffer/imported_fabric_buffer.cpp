@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Maps memory that a peer, or this process, exported.
+#include <algorithm>
 #include <exception>
 #include <utility>
 #include <vector>
@@ -40,18 +41,25 @@ void check_blob(const HandleBlob& blob) {
     throw Error({.kind = ErrorKind::bad_blob, .subject = "the blob's fabric handle is all zero"});
 }
 
-CUmemAllocationProp properties_of(const HandleBlob& blob, const Location& location) {
+// Memory of that kind as this node could have it: for the driver's own granularity. The exporter's ordinals and NUMA
+// numbers mean nothing here.
+CUmemAllocationProp properties_here(const Location& location, const detail::Topology& topology) {
     CUmemAllocationProp properties{};
     properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
     properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_FABRIC;
-    const bool on_device = blob.location_kind == LocationKind::device;
-    properties.location.type = on_device ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
-    properties.location.id = location.index() < 0 ? 0 : location.index();
+    if (location.is_host()) {
+        properties.location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA;
+        properties.location.id = topology.devices.front().nearest_numa_node;
+    } else {
+        properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+        properties.location.id = std::max(0, location.index());
+    }
     return properties;
 }
 
-Location location_here(const HandleBlob& blob, const detail::Topology& topology) {
-    if (blob.location_kind == LocationKind::host_numa) return Location::host_numa(blob.numa_node.value_or(-1));
+Location location_here(const HandleBlob& blob, DriverState& state, const detail::Topology& topology) {
+    if (blob.location_kind == LocationKind::host_numa)
+        return Location::host_numa(state.is_this_node(blob) ? blob.numa_node.value_or(-1) : -1);
     const auto ordinal = blob.device_uuid.has_value() ? topology.ordinal_of(*blob.device_uuid) : std::nullopt;
     return Location::device(ordinal.value_or(-1));
 }
@@ -69,7 +77,11 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     DriverState& state = DriverState::of(driver);
     const auto topology = state.topology();
     ImportPlan plan;
-    plan.location = location_here(blob, *topology);
+    plan.location = location_here(blob, state, *topology);
+    // For the text of a failure, which asks for nothing by itself.
+    if (blob.fabric.has_value() && !state.is_this_node(blob)) {
+        for (const detail::DeviceFacts& device : topology->devices) static_cast<void>(state.fabric_place(device));
+    }
     plan.access.permission = options.permission;
     plan.host = options.host_access;
     if (!plan.location.is_host() && options.host_access == HostAccess::automatic) plan.host = HostAccess::none;
@@ -80,14 +92,19 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     if (plan.access.empty()) {
         throw Error({.kind = ErrorKind::bad_argument, .subject = "an access list that names nobody"});
     }
-    plan.granularity =
-        blob.granularity.has_value() ? *blob.granularity : state.granularity(properties_of(blob, plan.location));
+    // The exporter's granularity says nothing of what this driver takes: another GPU type may have another one.
+    plan.granularity = state.granularity(properties_here(plan.location, *topology));
     if (blob.mapped_bytes % plan.granularity != 0) {
         throw Error({.kind = ErrorKind::bad_blob,
-                     .subject = detail::formatted("{} mapped bytes are no multiple of the granularity of {}",
-                                                  blob.mapped_bytes, plan.granularity)});
+                     .subject = detail::formatted("{} mapped bytes are no multiple of the {} bytes in which this "
+                                                  "driver maps memory",
+                                                  blob.mapped_bytes, plan.granularity),
+                     .cause = "the blob does not tell the allocation's size, or its exporter's driver has a smaller "
+                              "granularity",
+                     .cure = "make the exporter's buffer a multiple of it"});
     }
-    plan.alignment = detail::checked_alignment(options.alignment_bytes, plan.granularity);
+    plan.alignment =
+        detail::checked_alignment(options.alignment_bytes, std::max(plan.granularity, blob.granularity.value_or(0)));
     return plan;
 }
 

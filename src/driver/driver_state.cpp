@@ -213,6 +213,10 @@ std::shared_ptr<const ProcessIdentity> DriverState::identity() {
     return identity_;
 }
 
+bool DriverState::is_this_node(const HandleBlob& blob) {
+    return blob.boot_id.has_value() && blob.boot_id == identity()->boot_id;
+}
+
 std::optional<std::int32_t> DriverState::imex_channel() {
     {
         const std::lock_guard lock(mutex_);
@@ -238,14 +242,35 @@ std::optional<FabricPlace> DriverState::fabric_place(const DeviceFacts& device) 
     const std::optional<FabricInfo> info = driver_.platform().fabric_info(device.pci_bus_id);
     const bool probing = info.has_value() && (info->state == FabricInfo::State::not_started ||
                                               info->state == FabricInfo::State::in_progress);
-    if (probing) return std::nullopt;  // not kept: it will be another answer soon
+    if (probing) {  // not kept as an answer: it will be another one soon
+        const std::lock_guard lock(mutex_);
+        probing_.insert(device.pci_bus_id);
+        return std::nullopt;
+    }
     std::optional<FabricPlace> place;
     if (info.has_value() && info->state == FabricInfo::State::completed && info->status == 0) {
         place = FabricPlace{info->cluster_uuid, info->clique};
     }
     const std::lock_guard lock(mutex_);
     fabric_places_[device.pci_bus_id] = place;
+    probing_.erase(device.pci_bus_id);
     return place;
+}
+
+std::shared_ptr<const Topology> DriverState::known_topology() {
+    const std::lock_guard lock(mutex_);
+    return topology_;
+}
+
+std::optional<FabricPlace> DriverState::known_fabric_place(const DeviceFacts& device) {
+    const std::lock_guard lock(mutex_);
+    const auto found = fabric_places_.find(device.pci_bus_id);
+    return found == fabric_places_.end() ? std::nullopt : found->second;
+}
+
+bool DriverState::was_probing(const DeviceFacts& device) {
+    const std::lock_guard lock(mutex_);
+    return probing_.contains(device.pci_bus_id);
 }
 
 void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {

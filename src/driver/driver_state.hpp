@@ -3,6 +3,7 @@
 // the necessary ones. Each Driver carries one. Failures are not kept: the next caller asks again.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -70,6 +72,12 @@ struct KnownFacts {
     std::map<std::string, std::optional<FabricPlace>> fabric_places;  // by PCI bus id
 };
 
+/// How long the GPU is waited for. Tests make it short.
+struct Patience {
+    std::chrono::milliseconds zeroing{60'000};
+    std::chrono::milliseconds probing{10'000};
+};
+
 class DriverState {
 public:
     static constexpr std::size_t kRetiredRangesMax = 1024;
@@ -91,10 +99,18 @@ public:
     [[nodiscard]] std::shared_ptr<const MemoryFacts> memory_at(const Location& asked,
                                                                CUmemAllocationHandleType handle_types);
     [[nodiscard]] std::shared_ptr<const ProcessIdentity> identity();
+    /// Whether the blob's exporter runs on this node, since this boot: its boot id is known, and ours.
+    [[nodiscard]] bool is_this_node(const HandleBlob& blob);
     /// The lowest channel that this process can open. Kept once found: a process has one for life.
     [[nodiscard]] std::optional<std::int32_t> imex_channel();
     /// Kept once the fabric's probe is over (or there is none); nullopt where there is no multi-node fabric.
     [[nodiscard]] std::optional<FabricPlace> fabric_place(const DeviceFacts& device);
+
+    // What is at hand: for the making of errors, which may not wait for a driver that fails or for NVML.
+    [[nodiscard]] std::shared_ptr<const Topology> known_topology();  ///< null: not learnt yet
+    [[nodiscard]] std::optional<FabricPlace> known_fabric_place(const DeviceFacts& device);
+    /// Whether the fabric was still being probed when it was last asked for.
+    [[nodiscard]] bool was_probing(const DeviceFacts& device);
 
     /// Keeps a reserved range from being used again; gives the oldest ones back beyond the caps. What is listed when
     /// the driver object ends stays reserved: nobody is left then to give it back.
@@ -110,6 +126,8 @@ public:
 
     /// True in a child that was forked after the driver was made.
     [[nodiscard]] bool forked() const noexcept;
+
+    Patience patience;  // not guarded: set before the driver is used
 
 private:
     struct RetiredRange {
@@ -132,6 +150,7 @@ private:
     std::map<GranularityKey, std::uint64_t> granularities_;
     std::optional<std::int32_t> imex_channel_;
     std::map<std::string, std::optional<FabricPlace>> fabric_places_;  // by PCI bus id
+    std::set<std::string> probing_;                                    // PCI bus ids
     std::deque<RetiredRange> retired_;
     std::uint64_t retired_bytes_ = 0;
     std::unique_ptr<Workers> workers_;
