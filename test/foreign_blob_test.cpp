@@ -130,3 +130,27 @@ TEST_CASE("Host memory is imported on a machine that has no NUMA node 0", "[buff
     const auto bare = HandleBlob::from_bare(own.blob().bare_hex(), own.mapped_bytes(), Location::host_numa(0));
     CHECK(ImportedFabricBuffer(driver, bare).granularity() == 2 * kMiB);
 }
+
+TEST_CASE("Closing says that it does not know where asking for references fails", "[buffer][fault]") {
+    const auto emulated = make_emulated_driver();
+    const auto closed = [&](CUresult answer, std::string* text) {
+        const auto driver = std::make_shared<FaultDriver>(emulated);
+        driver->add({.call = "mem_import_from_shareable_handle", .result = answer});
+        FabricBuffer buffer(driver, 1);
+        const CapturedLog log;
+        const CloseResult result = buffer.close();
+        *text = log.text();
+        CHECK(emulated_counts(*emulated) == EmulatedCounts());
+        return result;
+    };
+    std::string text;
+    for (const CUresult code : {CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_UNKNOWN}) {
+        CHECK(closed(code, &text) == CloseResult::unknown);
+        CHECK(contains(text, "is not known"));
+        CHECK(contains(text, "(" + std::to_string(static_cast<int>(code)) + ")"));
+    }
+    CHECK(closed(CUDA_ERROR_NOT_SUPPORTED, &text) == CloseResult::released);
+    CHECK(text.empty());
+    CHECK(closed(CUDA_ERROR_DEINITIALIZED, &text) == CloseResult::released);  // at exit all is gone with the driver
+    CHECK(text.empty());
+}

@@ -155,6 +155,8 @@ enum class CloseResult : std::uint8_t {
     released,          ///< this process holds no reference to the memory any more
     still_referenced,  ///< something in this process still does (a transport that never released the handle it
                        ///< retained)
+    unknown,           ///< all that the buffer held is given back; whether others hold references could not be found
+                       ///< out (the log says which code the driver answered)
 };
 
 /// Fabric memory of this process: exactly one allocation, mapped whole at its base, exported once.
@@ -179,7 +181,8 @@ public:
     ///
     /// Says whether something in this process still holds a retained handle to the memory. The driver counts references
     /// but does not tell; it imports the memory's own handle for as long as the exporter has one, and then no more
-    /// (docs/driver-notes.md), so that is tried: one more call. Imports, here or in peers, do not count.
+    /// (docs/driver-notes.md), so that is tried: one more call. Imports, here or in peers, do not count. Where that
+    /// call fails for another reason the answer is `unknown`.
     /// Throws Error where a driver call failed; what could be released is, and the buffer is closed all the same. A
     /// second call returns `released`.
     CloseResult close();

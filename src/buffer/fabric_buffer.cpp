@@ -9,6 +9,7 @@
 #include "buffer/buffer_parts.hpp"
 #include "buffer/zero.hpp"
 #include "driver/driver_state.hpp"
+#include "error/result_name.hpp"
 #include "log/log.hpp"
 #include "platform/random_id.hpp"
 #include "text/text.hpp"
@@ -172,20 +173,37 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
 }
 
 // Asks the driver whether the memory outlived our references. It counts them but does not tell; its own handle can be
-// imported for as long as this process holds one that is no import, and not after (docs/driver-notes.md).
-bool still_referenced(Driver& driver, const HandleBlob& blob) noexcept {
+// imported for as long as this process holds one that is no import, and is NOT_SUPPORTED after (docs/driver-notes.md).
+CUresult import_again(Driver& driver, const HandleBlob& blob) noexcept {
     CUmemGenericAllocationHandle handle = 0;
     auto bytes = blob.handle;
     const CUresult result = driver.mem_import_from_shareable_handle(&handle, bytes.data(), CU_MEM_HANDLE_TYPE_FABRIC);
-    if (result != CUDA_SUCCESS) {
-        // Any refusal is taken for "no": the memory is given back by now, and this was only a question.
-        if (result != CUDA_ERROR_NOT_SUPPORTED && result != CUDA_ERROR_DEINITIALIZED)
-            detail::log(LogLevel::info, "can't tell whether closed memory is still referenced: {}",
+    if (result != CUDA_SUCCESS) return result;
+    const detail::Allocation asked(driver, handle);  // given back here and now
+    return result;
+}
+
+CloseResult look_for_references(Driver& driver, const HandleBlob& blob, const Location& location, void* address) {
+    const CUresult result = import_again(driver, blob);
+    switch (static_cast<int>(result)) {
+        case CUDA_ERROR_NOT_SUPPORTED:
+        case CUDA_ERROR_DEINITIALIZED:  // at exit: the driver has taken everything with it
+            return CloseResult::released;
+        case CUDA_SUCCESS:
+            detail::log(LogLevel::warning,
+                        "{} bytes of {} at {} are closed, but something in this process still references them: likely "
+                        "a transport that never released the handle that it retained; the memory stays in use until it "
+                        "does",
+                        blob.mapped_bytes, to_string(location), address);
+            return CloseResult::still_referenced;
+        default:
+            detail::log(LogLevel::warning,
+                        "{} bytes of {} at {} are closed; whether something in this process still references them is "
+                        "not known: importing them again to find out failed with {} ({})",
+                        blob.mapped_bytes, to_string(location), address, detail::result_name(static_cast<int>(result)),
                         static_cast<int>(result));
-        return false;
+            return CloseResult::unknown;
     }
-    const detail::Allocation asked(driver, handle);
-    return true;
 }
 
 }  // namespace
@@ -207,13 +225,7 @@ CloseResult FabricBuffer::close() {
                       {.call = failure.call, .bytes = owned->blob.mapped_bytes, .location = owned->location});
     }
     if (!ours) detail::check_driver(owned->driver);
-    if (!still_referenced(*owned->driver, owned->blob)) return CloseResult::released;
-    detail::log(
-        LogLevel::warning,
-        "{} bytes of {} at {} are closed, but something in this process still references them: likely a transport "
-        "that never released the handle that it retained; the memory stays in use until it does",
-        owned->blob.mapped_bytes, to_string(owned->location), address);
-    return CloseResult::still_referenced;
+    return look_for_references(*owned->driver, owned->blob, owned->location, address);
 }
 
 }  // namespace fabricmem
