@@ -148,6 +148,8 @@ protected:
     [[nodiscard]] const detail::BufferParts& open_parts() const;
 
 private:
+    friend struct detail::BufferParts;
+
     std::unique_ptr<detail::BufferParts> parts_;
 };
 

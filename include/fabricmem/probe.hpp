@@ -26,7 +26,11 @@ struct ProbeResult {
 /// Creates the smallest buffer at `location`, exports it, imports it again in this process, lets a GPU write through
 /// the import and reads the bytes back, and takes all down. Says nothing of other nodes: a process that imports its own
 /// handle never asks the IMEX daemon. Makes the device's primary context for that time where no context of it is
-/// current. Waits at most 10 s for the GPU. Does not throw for a machine that can't, only std::bad_alloc.
+/// current. Does not throw for a machine that can't, only std::bad_alloc.
+///
+/// Waits at most 10 s for the GPU to do what the probe queues; where that passes, the memory, 4 KiB of page-locked
+/// memory, the stream and the context are kept until the process ends. No limit holds for the driver's own calls, of
+/// which making the primary context, and making and freeing page-locked memory, may take long or wait for the GPU.
 [[nodiscard]] FABRICMEM_API ProbeResult probe(const std::shared_ptr<Driver>& driver, const Location& location);
 
 }  // namespace fabricmem

@@ -41,6 +41,12 @@ void BufferParts::at(const char* call) noexcept {
     if (progress != nullptr) progress->enter(call);
 }
 
+void BufferParts::give_up() noexcept {
+    mapping.abandon();
+    allocation.abandon();
+    range.abandon();
+}
+
 bool BufferParts::forked() const noexcept { return fork_epoch() != made_in; }
 
 void* BufferParts::base() const noexcept {
@@ -53,9 +59,7 @@ BufferInfo BufferParts::info() const noexcept { return {base(), blob.bytes, blob
 TearDownFailure BufferParts::tear_down() noexcept {
     if (forked()) {
         // The parent's resources: whatever the driver would make of these calls, they are not this process's to make.
-        mapping.abandon();
-        allocation.abandon();
-        range.abandon();
+        give_up();
         before_tear_down = nullptr;
         return {};
     }

@@ -38,6 +38,12 @@ struct BufferParts {
     void at(const char* call) noexcept;
     /// Whether the tear-down has to end by a deadline (buffer/deadline.hpp).
     [[nodiscard]] bool has_deadline() const noexcept { return tear_down_job != nullptr; }
+    /// Forgets the memory, which stays mapped until the process ends: work on it is queued that nobody waits for, and
+    /// unmapping under it would lose the context.
+    void give_up() noexcept;
+    /// The parts of an open buffer.
+    [[nodiscard]] static BufferParts& of(MappedBuffer& buffer) noexcept { return *buffer.parts_; }
+
     /// Whether this process is a child that was forked after the buffer was made.
     [[nodiscard]] bool forked() const noexcept;
     [[nodiscard]] void* base() const noexcept;

@@ -2,76 +2,108 @@
 // Tries fabric memory from create to touch and takes all down again.
 #include <fabricmem/probe.hpp>
 
-#include <array>
+#include <algorithm>
 #include <chrono>
-#include <utility>
+#include <span>
+#include <string>
+#include <vector>
 
 #include <fabricmem/driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 
+#include "buffer/buffer_parts.hpp"
 #include "driver/check.hpp"
+#include "driver/driver_state.hpp"
 #include "text/text.hpp"
 #include "vmm/context.hpp"
 
 namespace fabricmem {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(10);
+using detail::BufferParts;
+using detail::DriverState;
+
 constexpr unsigned char kPattern = 0xa5;
 constexpr std::size_t kTouchedBytes = 4096;
 
-CUdeviceptr pointer(const MappedBuffer& buffer) noexcept {
-    return static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(buffer.address()));
+CUdeviceptr pointer(const void* address) noexcept {
+    return static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(address));
 }
 
-[[noreturn]] void timed_out(const char* call) {
+// What a probe touches memory with. Made before anything is queued: making page-locked memory may wait for the GPU.
+struct Touch {
+    Touch(Driver& driver_to_use, int ordinal)
+        : driver(driver_to_use),
+          current(driver, ordinal),
+          pinned(detail::make_pinned(driver, kTouchedBytes)),
+          stream(detail::make_stream(driver)),
+          patience(DriverState::of(driver).patience.probing),
+          deadline(std::chrono::steady_clock::now() + patience) {}
+
+    Driver& driver;
+    detail::CurrentContext current;
+    detail::Pinned pinned;
+    detail::Stream stream;
+    std::chrono::milliseconds patience;
+    std::chrono::steady_clock::time_point deadline;
+};
+
+// Waits for what was queued last. Unmapping under queued work loses the context, and ending the context may wait for
+// the work: all of it is given up instead.
+void wait(Touch& touch, const char* call, FabricBuffer& own, ImportedFabricBuffer& imported) {
+    if (detail::wait_for(touch.driver, touch.stream.get(), touch.deadline) == detail::Finished::yes) return;
+    touch.stream.abandon();
+    touch.pinned.abandon();
+    touch.current.keep_alive();
+    BufferParts::of(own).give_up();
+    BufferParts::of(imported).give_up();
     throw Error({.kind = ErrorKind::timed_out,
                  .call = call,
                  .bytes = kTouchedBytes,
-                 .cause = "the GPU did not get to it within 10 s",
+                 .subject = to_string(own.location()),
+                 .cause = detail::formatted("the GPU did not get to it within {} ms", touch.patience.count()),
                  .cure = "look for a kernel that never ends"});
 }
 
-// The device that touches: the one that is asked about, or is nearest; for a host node any.
-int toucher(const Location& asked, const Access& access) {
-    if (asked.kind() != LocationKind::host_numa) return asked.index();
-    if (!access.devices.empty()) return access.devices.front();
+// The device that touches: the one that is asked about, or is nearest; for a host node any that got access.
+int toucher(const Location& asked, const Access& own, const Access& imported) {
+    const auto able = [&](int device) {
+        const auto has = [&](const std::vector<int>& all) {
+            return std::find(all.begin(), all.end(), device) != all.end();
+        };
+        return has(own.devices) && has(imported.devices);
+    };
+    if (asked.kind() != LocationKind::host_numa) {
+        if (able(asked.index())) return asked.index();
+    } else if (const auto found = std::find_if(own.devices.begin(), own.devices.end(), able);
+               found != own.devices.end()) {
+        return *found;
+    }
+    const std::string who =
+        asked.kind() == LocationKind::host_numa ? "no GPU" : detail::formatted("not even device {}", asked.index());
     throw Error({.kind = ErrorKind::unsupported,
                  .call = "cuMemSetAccess",
-                 .subject = detail::formatted("no GPU got access to memory of {}", to_string(asked))});
+                 .subject = detail::formatted("{} got access to memory of {}", who, to_string(asked)),
+                 .cause = "the driver refused it; the log has its code",
+                 .cure = "use memory that the GPU can reach, its own as a rule"});
 }
 
 // A GPU writes through the import, and what the exporter's own mapping holds then is read back.
 void touch(Driver& driver, const Location& asked, FabricBuffer& own, ImportedFabricBuffer& imported) {
-    detail::CurrentContext current(driver, toucher(asked, own.access()));
-    detail::Stream stream = detail::make_stream(driver);
-    const auto deadline = std::chrono::steady_clock::now() + kPatience;
-    const auto wait = [&](const char* call) {
-        if (detail::wait_for(driver, stream.get(), deadline) == detail::Finished::yes) return;
-        // Unmapping under queued work loses the context, and ending the context may wait for it: keep all of it
-        // instead.
-        stream.abandon();
-        current.keep_alive();
-        static_cast<void>(new FabricBuffer(std::move(own)));
-        static_cast<void>(new ImportedFabricBuffer(std::move(imported)));
-        timed_out(call);
-    };
-    detail::check(driver.memset_d8_async(pointer(imported), kPattern, kTouchedBytes, stream.get()), driver,
-                  {.call = "cuMemsetD8Async", .bytes = kTouchedBytes, .location = own.location()});
-    wait("cuMemsetD8Async");
-    // Into pageable memory, so the copy is done when the call returns; the stream has just shown that the GPU works.
-    std::array<unsigned char, kTouchedBytes> seen{};
-    detail::check(driver.memcpy_async(static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(seen.data())),
-                                      pointer(own), seen.size(), stream.get()),
-                  driver, {.call = "cuMemcpyAsync", .bytes = seen.size(), .location = own.location()});
-    wait("cuMemcpyAsync");
-    for (const unsigned char byte : seen) {
-        if (byte == kPattern) continue;
-        throw Error({.kind = ErrorKind::driver,
-                     .subject = detail::formatted(
-                         "what the GPU wrote through an import on {} did not arrive in the exporter's mapping",
-                         to_string(own.location()))});
-    }
+    Touch with(driver, toucher(asked, own.access(), imported.access()));
+    detail::check(driver.memset_d8_async(pointer(imported.address()), kPattern, kTouchedBytes, with.stream.get()),
+                  driver, {.call = "cuMemsetD8Async", .bytes = kTouchedBytes, .location = own.location()});
+    wait(with, "cuMemsetD8Async", own, imported);
+    detail::check(
+        driver.memcpy_async(pointer(with.pinned.get()), pointer(own.address()), kTouchedBytes, with.stream.get()),
+        driver, {.call = "cuMemcpyAsync", .bytes = kTouchedBytes, .location = own.location()});
+    wait(with, "cuMemcpyAsync", own, imported);
+    const std::span seen(static_cast<const unsigned char*>(with.pinned.get()), kTouchedBytes);
+    if (std::all_of(seen.begin(), seen.end(), [](unsigned char byte) { return byte == kPattern; })) return;
+    throw Error({.kind = ErrorKind::driver,
+                 .subject = detail::formatted(
+                     "what the GPU wrote through an import on {} did not arrive in the exporter's mapping",
+                     to_string(own.location()))});
 }
 
 void try_all(const std::shared_ptr<Driver>& driver, const Location& location, ProbeResult& result) {
