@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The table of causes. Each row's source is docs/driver-notes.md (seen on a GPU) or reports from the field: what is
-// inferred is worded as likely.
+// inferred is worded as likely. A failing driver is not called again to explain it, and NVML is not started: what they
+// say is used where the driver's state has it at hand. Asked anew are /proc (who we are, whether the exporter lives)
+// and the channel nodes in /dev, which are opened once more.
 #include "driver/check.hpp"
 
 #include <algorithm>
@@ -77,9 +79,14 @@ Finding explain_channel(Driver& driver) {
     return channel_not_openable(channels.front());
 }
 
+constexpr const char* kLookFurther =
+    "look for an Xid in the kernel's log (dmesg), and for the code in the documentation of this driver's version";
+
 Finding explain_any(CUresult result, Driver& driver) {
     switch (static_cast<int>(result)) {
-        case CUDA_ERROR_OUT_OF_MEMORY: return {ErrorKind::out_of_memory, "", "free memory, or ask for less"};
+        case CUDA_ERROR_OUT_OF_MEMORY:
+            return {ErrorKind::out_of_memory, "the driver, or the system under it, has no more to give",
+                    "free memory, or ask for less"};
         case CUDA_ERROR_NOT_INITIALIZED:
             if (DriverState::of(driver).forked()) {
                 return {ErrorKind::unsupported,
@@ -88,14 +95,17 @@ Finding explain_any(CUresult result, Driver& driver) {
             }
             return {ErrorKind::driver, "cuInit was not called, or failed", "make the driver with make_cuda_driver()"};
         case CUDA_ERROR_DEINITIALIZED:
-            return {ErrorKind::closed, "the CUDA driver has shut down: the process is exiting", ""};
+            return {ErrorKind::closed, "the CUDA driver has shut down: the process is exiting",
+                    "make no call after main has returned"};
         case CUDA_ERROR_NO_DEVICE:
             return {ErrorKind::unsupported, "CUDA sees no device: there is none, or CUDA_VISIBLE_DEVICES hides all",
-                    ""};
+                    "look at nvidia-smi and at CUDA_VISIBLE_DEVICES, and give the container its devices"};
         case CUDA_ERROR_SYSTEM_NOT_READY:
             return {ErrorKind::system, "likely the Fabric Manager is not running or of another version than the driver",
                     "HGX: start nvidia-fabricmanager; GB200, GB300: look at the rack's partition"};
-        case CUDA_ERROR_INVALID_CONTEXT: return {ErrorKind::driver, "no CUDA context is current in this thread", ""};
+        case CUDA_ERROR_INVALID_CONTEXT:
+            return {ErrorKind::driver, "no CUDA context is current in this thread",
+                    "make one current (cuCtxSetCurrent, cudaSetDevice) before the call"};
         case CUDA_ERROR_ILLEGAL_ADDRESS:
         case CUDA_ERROR_LAUNCH_FAILED:
             return {ErrorKind::driver,
@@ -104,9 +114,13 @@ Finding explain_any(CUresult result, Driver& driver) {
                     "let the memory be idle before it is destroyed, and end the process"};
         case 220:
         case 226: return {ErrorKind::driver, "an NVLink peer is gone; the error is sticky", "end the process"};
-        case CUDA_ERROR_NOT_SUPPORTED: return {ErrorKind::unsupported, "", ""};
-        case CUDA_ERROR_NOT_PERMITTED: return {ErrorKind::not_permitted, "", ""};
-        default: return {};
+        case CUDA_ERROR_NOT_SUPPORTED:
+            return {ErrorKind::unsupported, "this driver, or this device, does not do it", kLookFurther};
+        case CUDA_ERROR_NOT_PERMITTED:
+            return {ErrorKind::not_permitted, "this process may not do it", "ask the machine's administrator"};
+        case CUDA_ERROR_INVALID_VALUE:
+            return {ErrorKind::driver, "the driver does not take one of the call's arguments", kLookFurther};
+        default: return {ErrorKind::driver, "the driver says no more than its code", kLookFurther};
     }
 }
 
@@ -118,7 +132,8 @@ const DeviceFacts* device_at(const std::optional<Location>& location, const Topo
 
 // Whether the device there says that it has fabric handles, or, without a device there, any of this process's does.
 bool has_fabric(Driver& driver, const std::optional<Location>& location) {
-    const auto topology = DriverState::of(driver).topology();
+    const auto topology = DriverState::of(driver).known_topology();
+    if (topology == nullptr) return true;  // it is not blamed on what is not known
     if (const DeviceFacts* const device = device_at(location, *topology); device != nullptr)
         return device->fabric_attribute;
     return std::any_of(topology->devices.begin(), topology->devices.end(),
@@ -126,11 +141,10 @@ bool has_fabric(Driver& driver, const std::optional<Location>& location) {
 }
 
 bool fabric_is_probing(Driver& driver, const CallContext& context) {
-    const auto topology = DriverState::of(driver).topology();
-    const DeviceFacts* device = device_at(context.location, *topology);
-    const auto info = device == nullptr ? std::nullopt : driver.platform().fabric_info(device->pci_bus_id);
-    return info.has_value() &&
-           (info->state == FabricInfo::State::not_started || info->state == FabricInfo::State::in_progress);
+    DriverState& state = DriverState::of(driver);
+    const auto topology = state.known_topology();
+    const DeviceFacts* const device = topology == nullptr ? nullptr : device_at(context.location, *topology);
+    return device != nullptr && state.was_probing(*device);
 }
 
 Finding explain_create(CUresult result, Driver& driver, const CallContext& context) {
@@ -158,8 +172,11 @@ Finding explain_create(CUresult result, Driver& driver, const CallContext& conte
                         "use a driver of CUDA 12.3 or newer, or another kind of memory"};
             }
             return {ErrorKind::bad_argument,
-                    "the driver takes none of: an unaligned size, an unknown location, this handle type there", ""};
-        case CUDA_ERROR_INVALID_DEVICE: return {ErrorKind::bad_argument, "there is no such device", ""};
+                    "the driver takes none of: an unaligned size, an unknown location, this handle type there",
+                    "look at the size, the location and the handle types"};
+        case CUDA_ERROR_INVALID_DEVICE:
+            return {ErrorKind::bad_argument, "there is no such device",
+                    "name a device that this process sees (CUDA_VISIBLE_DEVICES)"};
         default: break;
     }
     if (fabric_is_probing(driver, context)) {
@@ -185,16 +202,14 @@ Finding explain_export(CUresult result, Driver& driver) {
     return explain_any(result, driver);
 }
 
-bool same_node(const HandleBlob& blob, const ProcessIdentity& self) {
-    return blob.boot_id.has_value() && self.boot_id.has_value() && *blob.boot_id == *self.boot_id;
-}
-
 // Whether the fabric places of exporter and importer are both known and differ.
 bool foreign(const HandleBlob& blob, Driver& driver) {
     if (!blob.fabric.has_value()) return false;
     DriverState& state = DriverState::of(driver);
-    for (const DeviceFacts& device : state.topology()->devices) {
-        const std::optional<FabricPlace> place = state.fabric_place(device);
+    const auto topology = state.known_topology();
+    if (topology == nullptr) return false;
+    for (const DeviceFacts& device : topology->devices) {
+        const std::optional<FabricPlace> place = state.known_fabric_place(device);
         if (!place.has_value() || *place == *blob.fabric) return false;
     }
     return true;
@@ -204,12 +219,13 @@ constexpr const char* kOneDomain = "run both sides in one NVLink domain, partiti
 
 Finding explain_gone(const HandleBlob& blob, Driver& driver) {
     const auto self = DriverState::of(driver).identity();
+    const bool same_node = DriverState::of(driver).is_this_node(blob);
     constexpr const char* kAskAgain = "ask the exporter for a new blob";
     if (!blob.allocation_id.has_value()) {
         return {ErrorKind::peer_gone,
                 "the exporter has released the memory or is gone, or these bytes are no fabric handle", kAskAgain};
     }
-    if (same_node(blob, *self) && blob.process_id.has_value() && blob.process_start.has_value() &&
+    if (same_node && blob.process_id.has_value() && blob.process_start.has_value() &&
         blob.pid_namespace == self->pid_namespace) {
         switch (driver.platform().process_state(*blob.process_id, *blob.process_start)) {
             case ProcessState::gone:
@@ -223,15 +239,14 @@ Finding explain_gone(const HandleBlob& blob, Driver& driver) {
         }
     }
     // Equal host ids and different boot ids: either a boot in between, or two machines made from one image.
-    if (!same_node(blob, *self) && blob.host_id.has_value() && blob.host_id == self->host_id) {
+    if (!same_node && blob.host_id.has_value() && blob.host_id == self->host_id) {
         return {
             ErrorKind::peer_gone,
             "likely this host was booted after the blob was made (or the exporter's machine has the same machine-id, "
             "and has released the memory)",
             kAskAgain};
     }
-    if (same_node(blob, *self))
-        return {ErrorKind::peer_gone, "the exporter has released the memory or has ended", kAskAgain};
+    if (same_node) return {ErrorKind::peer_gone, "the exporter has released the memory or has ended", kAskAgain};
     return {ErrorKind::peer_gone,
             "the exporter has released the memory or is gone; or, likely, its IMEX daemon was down when it exported: "
             "such a "
@@ -249,10 +264,12 @@ Finding explain_import_channel(const HandleBlob& blob, Driver& driver) {
                           *blob.imex_channel, *own),
                 "give both processes the same channel"};
     }
-    return {ErrorKind::not_permitted,
-            formatted("likely the exporter holds another IMEX channel than this process ({}), or runs as another user",
-                      *own),
-            "give both processes the same channel"};
+    return {
+        ErrorKind::not_permitted,
+        formatted("likely the exporter holds another IMEX channel than this process ({}): a process keeps the first "
+                  "that it could open when it started",
+                  *own),
+        "give both processes the same channel"};
 }
 
 Finding explain_import(CUresult result, Driver& driver, const HandleBlob& blob) {
@@ -279,6 +296,9 @@ Finding explain_import(CUresult result, Driver& driver, const HandleBlob& blob) 
             return {ErrorKind::unsupported, "this process does not see the exporter's GPU",
                     "make the GPUs of one node visible to all its processes (CUDA_VISIBLE_DEVICES, the container's "
                     "devices)"};
+        case CUDA_ERROR_INVALID_VALUE:
+            return {ErrorKind::bad_blob, "the bytes are no fabric handle, or were damaged on their way",
+                    "ask the exporter for a new blob"};
         default: return explain_any(result, driver);
     }
 }
@@ -308,15 +328,44 @@ Finding explain_import_mapping(CUresult result, Driver& driver, const CallContex
 Finding explain_set_access(CUresult result, Driver& driver) {
     switch (static_cast<int>(result)) {
         case CUDA_ERROR_PEER_ACCESS_UNSUPPORTED:
-            return {ErrorKind::unsupported, "the devices asked for have no P2P access to this memory", ""};
+            return {ErrorKind::unsupported, "the devices asked for have no P2P access to this memory",
+                    "ask for access by the memory's own device, or by its P2P peers"};
         case CUDA_ERROR_INVALID_DEVICE:
-            return {ErrorKind::bad_argument, "the access list names a device that this process does not see", ""};
+            return {ErrorKind::bad_argument, "the access list names a device that this process does not see",
+                    "name devices that it sees (CUDA_VISIBLE_DEVICES)"};
         case CUDA_ERROR_NOT_SUPPORTED:
             return {ErrorKind::unsupported,
                     "none of those asked for can access this memory (the CPU can't access device memory here)",
                     "ask for access by the memory's own device"};
+        case CUDA_ERROR_INVALID_VALUE:
+            return {ErrorKind::driver,
+                    "the driver knows no such access to this memory, or somebody has unmapped it; of an import, likely "
+                    "the two sides' cliques, NVLink bandwidth modes or IMEX domains differ",
+                    "ask for access by the memory's own device alone, and let nobody else unmap it"};
         default: return explain_any(result, driver);
     }
+}
+
+Finding explain_reserve(CUresult result, Driver& driver, const CallContext& context) {
+    if (result == CUDA_ERROR_INVALID_VALUE) {
+        return {ErrorKind::driver, "the driver takes neither a size nor an alignment below its granularity",
+                "ask for no alignment, and for sizes that are multiples of the granularity"};
+    }
+    if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+        return {ErrorKind::out_of_memory,
+                formatted("this process has no free range of {} bytes of addresses{}", context.bytes,
+                          context.imported == nullptr ? "" : ", or the blob's size is not the allocation's"),
+                "unmap what is not needed, ask for less or for a smaller alignment, or raise ulimit -v"};
+    }
+    return explain_any(result, driver);
+}
+
+Finding explain_tear_down(CUresult result, Driver& driver) {
+    if (result == CUDA_ERROR_INVALID_VALUE) {
+        return {ErrorKind::driver, "somebody else has unmapped, released or freed it, or mapped something there",
+                "let the buffer alone take down what it made; who keeps its handle has to retain it first"};
+    }
+    return explain_any(result, driver);
 }
 
 Finding find(CUresult result, Driver& driver, const CallContext& context) {
@@ -330,6 +379,9 @@ Finding find(CUresult result, Driver& driver, const CallContext& context) {
         return explain_create(result, driver, context);
     if (context.call == "cuMemExportToShareableHandle") return explain_export(result, driver);
     if (context.call == "cuMemSetAccess") return explain_set_access(result, driver);
+    if (context.call == "cuMemAddressReserve") return explain_reserve(result, driver, context);
+    if (context.call == "cuMemUnmap" || context.call == "cuMemRelease" || context.call == "cuMemAddressFree")
+        return explain_tear_down(result, driver);
     return explain_any(result, driver);
 }
 
@@ -372,9 +424,10 @@ std::string describe_exporter(const HandleBlob& blob) {
 std::string describe_importer(Driver& driver) {
     DriverState& state = DriverState::of(driver);
     std::string text = describe(*state.identity());
-    const auto topology = state.topology();
-    for (const DeviceFacts& device : topology->devices) {
-        text += formatted(", device {}{}", to_string(device.uuid), describe(state.fabric_place(device)));
+    if (const auto topology = state.known_topology(); topology != nullptr) {
+        for (const DeviceFacts& device : topology->devices) {
+            text += formatted(", device {}{}", to_string(device.uuid), describe(state.known_fabric_place(device)));
+        }
     }
     return text + describe_channel(state.imex_channel());
 }
@@ -397,19 +450,13 @@ Error explain(CUresult result, Driver& driver, const CallContext& context) {
                          .call = std::string(context.call),
                          .bytes = context.bytes};
     if (context.location.has_value()) details.subject = to_string(*context.location);
-    try {
-        Finding finding = find(result, driver, context);
-        details.kind = finding.kind;
-        details.cause = std::move(finding.cause);
-        details.cure = std::move(finding.cure);
-        if (context.imported != nullptr) {
-            details.identity = formatted("Exporter: {}. Importer: {}", describe_exporter(*context.imported),
-                                         describe_importer(driver));
-        }
-    } catch (const Error& error) {
-        // The explanation itself needed a call that failed; what is known by then is still worth more than that
-        // failure.
-        log(LogLevel::debug, "while explaining a failed {}: {}", context.call, error.what());
+    Finding finding = find(result, driver, context);
+    details.kind = finding.kind;
+    details.cause = std::move(finding.cause);
+    details.cure = std::move(finding.cure);
+    if (context.imported != nullptr) {
+        details.identity =
+            formatted("Exporter: {}. Importer: {}", describe_exporter(*context.imported), describe_importer(driver));
     }
     return Error(std::move(details));
 }
@@ -417,9 +464,15 @@ Error explain(CUresult result, Driver& driver, const CallContext& context) {
 void raise(CUresult result, Driver& driver, const CallContext& context) { throw explain(result, driver, context); }
 
 void log_failure(std::string_view call, std::uint64_t bytes, CUresult result) noexcept {
-    log(LogLevel::error,
-        "{} of {} bytes failed: {} ({}); the memory or its addresses may stay in use until the process ends", call,
-        bytes, result_name(static_cast<int>(result)), static_cast<int>(result));
+    const int code = static_cast<int>(result);
+    const bool of_memory = call.substr(0, 5) == "cuMem";
+    const char* const left = of_memory ? "the memory or its addresses may stay in use" : "what it gives back may stay";
+    if (bytes == 0) {
+        log(LogLevel::error, "{} failed: {} ({}); {} until the process ends", call, result_name(code), code, left);
+    } else {
+        log(LogLevel::error, "{} of {} bytes failed: {} ({}); {} until the process ends", call, bytes,
+            result_name(code), code, left);
+    }
 }
 
 }  // namespace fabricmem::detail
