@@ -5,8 +5,10 @@
 
 #include <errno.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <stdexcept>
 #include <thread>
@@ -82,6 +84,21 @@ void Stream::write_value(CUdeviceptr address, std::uint32_t value) const {
     // The default has a fence before the write: what the stream wrote earlier is there when the value is.
     check_call(*driver_, driver_->stream_write_value32(stream_, address, value, CU_STREAM_WRITE_VALUE_DEFAULT),
                "cuStreamWriteValue32");
+}
+
+void Stream::write_bytes(CUdeviceptr address, const std::byte* from, std::size_t bytes) const {
+    for (std::size_t offset = 0; offset < bytes; offset += sizeof(std::uint64_t)) {
+        const std::size_t count = std::min(sizeof(std::uint64_t), bytes - offset);
+        std::uint64_t word = 0;
+        std::memcpy(&word, from + offset, count);
+        if (count <= sizeof(std::uint32_t)) {
+            write_value(address + offset, static_cast<std::uint32_t>(word));  // little-endian, as all that CUDA runs on
+            return;
+        }
+        check_call(*driver_,
+                   driver_->stream_write_value64(stream_, address + offset, word, CU_STREAM_WRITE_VALUE_DEFAULT),
+                   "cuStreamWriteValue64");
+    }
 }
 
 void Stream::wait_value(CUdeviceptr address, std::uint32_t value) const {

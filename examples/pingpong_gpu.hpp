@@ -45,6 +45,8 @@ public:
 
     void copy(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes) const;
     void write_value(CUdeviceptr address, std::uint32_t value) const;
+    /// Bytes of the host, by as many write-values as they take; they are taken before this returns.
+    void write_bytes(CUdeviceptr address, const std::byte* from, std::size_t bytes) const;
     /// Work that is put on the stream after this waits until the word there is `value` or beyond it.
     void wait_value(CUdeviceptr address, std::uint32_t value) const;
 

@@ -64,7 +64,7 @@ void check_pattern(const std::byte* from, std::size_t bytes, std::uint32_t round
 
 Payload::Payload(Mode mode, const std::shared_ptr<fabricmem::Driver>& driver, const Memory& memory,
                  std::size_t most_bytes, Watch& watch)
-    : memory_(memory), watch_(watch) {
+    : mode_(mode), memory_(memory), watch_(watch) {
     if (mode == Mode::cpu) {
         heap_.resize(most_bytes);
         bytes_ = heap_.data();
@@ -81,12 +81,20 @@ void Payload::copy(CUdeviceptr destination, CUdeviceptr source, std::size_t byte
     spin_until(watch_, "a copy by this side's GPU", [this] { return stream_->is_idle(); });
 }
 
-CUdeviceptr Payload::prepare(std::size_t bytes, std::uint32_t round) {
+Source Payload::prepare(std::size_t bytes, std::uint32_t round) {
     write_pattern(bytes_, bytes, Pattern(bytes, round));
-    const auto source = reinterpret_cast<CUdeviceptr>(bytes_);
-    if (!on_device_) return source;
-    copy(on_device_->get(), source, bytes);
-    return on_device_->get();
+    if (travels_as_values(mode_, bytes)) return {.bytes = bytes, .address = 0, .host = bytes_};
+    Source source{.bytes = bytes, .address = reinterpret_cast<CUdeviceptr>(bytes_), .host = nullptr};
+    if (on_device_) {
+        copy(on_device_->get(), source.address, bytes);
+        source.address = on_device_->get();
+    }
+    return source;
+}
+
+Source Payload::prepare_answer(std::size_t bytes, std::uint32_t round) {
+    if (travels_as_values(mode_, bytes)) return prepare(bytes, round);
+    return {.bytes = bytes, .address = memory_.own + kPayloadOffset, .host = nullptr};
 }
 
 void Payload::check(std::size_t bytes, std::uint32_t round) {
@@ -106,11 +114,11 @@ std::vector<double> play_first(Transport& transport, Payload& payload, const Rou
     round_trips_us.reserve(rounds.measured);
     for (std::uint32_t i = 0; i < rounds.count(); ++i) {
         const std::uint32_t round = rounds.first + i;
-        const CUdeviceptr source = payload.prepare(rounds.bytes, round);
+        const Source source = payload.prepare(rounds.bytes, round);
         transport.await_ready(round);
 
         const Clock::time_point start = Clock::now();
-        transport.ping(source, rounds.bytes, round);
+        transport.ping(source, round);
         const std::chrono::duration<double, std::micro> took = Clock::now() - start;
 
         transport.say_ready(round);
@@ -124,7 +132,7 @@ std::vector<double> play_first(Transport& transport, Payload& payload, const Rou
 void play_second(Transport& transport, Payload& payload, const Rounds& rounds, const AfterRound& after_round) {
     for (std::uint32_t i = 0; i < rounds.count(); ++i) {
         const std::uint32_t round = rounds.first + i;
-        transport.pong(rounds.bytes, round);
+        transport.pong(payload.prepare_answer(rounds.bytes, round), round);
         payload.check(rounds.bytes, round);
         if (after_round) after_round();
     }

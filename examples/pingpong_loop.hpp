@@ -27,8 +27,16 @@ inline constexpr std::size_t kArrivedOffset = 0;  // number of the round whose p
 inline constexpr std::size_t kReadyOffset = 64;   // number of the round whose next phase the other side is ready for
 inline constexpr std::size_t kPayloadOffset = 4096;
 
+/// Whole words: write-values write no less.
 [[nodiscard]] constexpr std::size_t buffer_bytes(std::size_t payload_bytes) noexcept {
-    return kPayloadOffset + payload_bytes;
+    return kPayloadOffset + (payload_bytes + 7) / 8 * 8;
+}
+
+/// Whether the payload is write-values too, and no copy. A copy needs an engine of the GPU's, and two processes that
+/// share one GPU take turns on its engines, which takes longer than all else in a round. Each value is a call and a
+/// fence more, so for larger payloads a copy is the better one.
+[[nodiscard]] constexpr bool travels_as_values(Mode mode, std::size_t payload_bytes) noexcept {
+    return mode == Mode::stream && payload_bytes <= 64;
 }
 
 enum class CpuAccess : std::uint8_t { no, yes };
@@ -55,14 +63,24 @@ protected:
     Watch& operator=(const Watch&) = default;
 };
 
+/// The bytes that are sent in a round.
+struct Source {
+    std::size_t bytes = 0;
+    CUdeviceptr address = 0;          ///< for those who copy them
+    const std::byte* host = nullptr;  ///< for those who send them as values; else null
+};
+
 /// How one side of a round is played, in one of the modes. A round has a number, from 1 on, and goes like this:
 ///
 ///     first side                                second side
 ///     await_ready(n)                  <-ready-  pong(n): says that it is ready
 ///     ping(n): payload, flag          ------->           waits for the flag
-///              waits for the flag     <-------           sends back from its own memory what came, and the flag
+///              waits for the flag     <-------           sends payload and flag back
 ///     say_ready(n)                    -ready->           waits until the first side's clock has stopped
 ///     ...looks at what came                     ...looks at what came
+///
+/// What goes back is what came, from the second side's own memory; but where the payload travels as values, which only
+/// a host knows, the second side makes the same bytes itself. Both sides look at every byte that came.
 ///
 /// So neither side's looking takes time from the other's measuring. When a member returns, what it put on a stream may
 /// still be under way, except that what it waited for has come. The destructor sees to it that nothing is under way
@@ -74,10 +92,10 @@ public:
     Transport& operator=(const Transport&) = delete;
 
     virtual void await_ready(std::uint32_t round) = 0;
-    virtual void ping(CUdeviceptr source, std::size_t bytes, std::uint32_t round) = 0;
+    virtual void ping(const Source& source, std::uint32_t round) = 0;
     virtual void say_ready(std::uint32_t round) = 0;
 
-    virtual void pong(std::size_t bytes, std::uint32_t round) = 0;
+    virtual void pong(const Source& source, std::uint32_t round) = 0;
 
 protected:
     Transport() = default;
@@ -102,13 +120,16 @@ public:
             Watch& watch);
 
     /// Makes the bytes of this round and says where they are. No two rounds have the same.
-    [[nodiscard]] CUdeviceptr prepare(std::size_t bytes, std::uint32_t round);
+    [[nodiscard]] Source prepare(std::size_t bytes, std::uint32_t round);
+    /// What the second side sends: what came, or where that can't be, the same bytes.
+    [[nodiscard]] Source prepare_answer(std::size_t bytes, std::uint32_t round);
     /// Looks at every byte in this side's memory. Throws WrongByte.
     void check(std::size_t bytes, std::uint32_t round);
 
 private:
     void copy(CUdeviceptr destination, CUdeviceptr source, std::size_t bytes);
 
+    Mode mode_;
     Memory memory_;
     Watch& watch_;
     std::vector<std::byte> heap_;            // Mode::cpu

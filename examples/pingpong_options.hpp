@@ -18,7 +18,8 @@ namespace pingpong {
 /// How the bytes travel.
 enum class Mode : std::uint8_t {
     copy,    ///< cuMemcpyAsync of the payload and then of the flag; the receiver looks at its flag
-    stream,  ///< cuMemcpyAsync, cuStreamWriteValue32 and cuStreamWaitValue32: the GPU waits, the host only watches
+    stream,  ///< cuMemcpyAsync (cuStreamWriteValue64 for small payloads), cuStreamWriteValue32 and cuStreamWaitValue32:
+             ///< the GPU waits, the host only watches
     cpu,     ///< loads and stores of the CPU
 };
 enum class Place : std::uint8_t { device, host };

@@ -31,18 +31,18 @@ class HostDriven : public Transport {
 public:
     void await_ready(std::uint32_t round) final { wait(kReadyOffset, round, kReady); }
 
-    void ping(CUdeviceptr source, std::size_t bytes, std::uint32_t round) final {
-        put(source, bytes);
+    void ping(const Source& source, std::uint32_t round) final {
+        put(source.address, source.bytes);
         set(kArrivedOffset, round);
         wait(kArrivedOffset, round, kArrived);
     }
 
     void say_ready(std::uint32_t round) final { set(kReadyOffset, round); }
 
-    void pong(std::size_t bytes, std::uint32_t round) final {
+    void pong(const Source& source, std::uint32_t round) final {
         set(kReadyOffset, round);
         wait(kArrivedOffset, round, kArrived);
-        put(memory_.own + kPayloadOffset, bytes);
+        put(source.address, source.bytes);
         set(kArrivedOffset, round);
         wait(kReadyOffset, round, kReady);
     }
@@ -152,25 +152,30 @@ public:
         finish(kReady);
     }
 
-    void ping(CUdeviceptr source, std::size_t bytes, std::uint32_t round) override {
-        send(source, bytes, round);
+    void ping(const Source& source, std::uint32_t round) override {
+        send(source, round);
         wait(kArrivedOffset, round);
         finish(kArrived);
     }
 
     void say_ready(std::uint32_t round) override { stream_.write_value(memory_.peer + kReadyOffset, round); }
 
-    void pong(std::size_t bytes, std::uint32_t round) override {
+    void pong(const Source& source, std::uint32_t round) override {
         say_ready(round);
         wait(kArrivedOffset, round);
-        send(memory_.own + kPayloadOffset, bytes, round);
+        send(source, round);
         wait(kReadyOffset, round);
         finish(kArrived);
     }
 
 private:
-    void send(CUdeviceptr source, std::size_t bytes, std::uint32_t round) {
-        stream_.copy(memory_.peer + kPayloadOffset, source, bytes);
+    void send(const Source& source, std::uint32_t round) {
+        const CUdeviceptr payload = memory_.peer + kPayloadOffset;
+        if (source.host != nullptr) {
+            stream_.write_bytes(payload, source.host, source.bytes);
+        } else {
+            stream_.copy(payload, source.address, source.bytes);
+        }
         stream_.write_value(memory_.peer + kArrivedOffset, round);
     }
 

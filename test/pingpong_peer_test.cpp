@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -70,15 +69,6 @@ struct Endless {
 
     CapturedProcess program;
     pid_t peer = 0;
-};
-
-/// FABRICMEM_FAULTS of the programs that are started while it lives.
-class Faults {
-public:
-    explicit Faults(const char* text) { ::setenv("FABRICMEM_FAULTS", text, 1); }
-    Faults(const Faults&) = delete;
-    Faults& operator=(const Faults&) = delete;
-    ~Faults() { ::unsetenv("FABRICMEM_FAULTS"); }
 };
 
 const std::vector<Arguments> kModes{{"--mode", "copy", "--location", "device"},

@@ -25,21 +25,33 @@ TEST_CASE("In every mode every byte arrives, and the last line says so", "[pingp
     FABRICMEM_DRIVER_OR_SKIP(driver);
     for (const Arguments& mode : kModes) {
         CAPTURE(mode);
-        CapturedProcess program(
-            pingpong(mode + Arguments{"--sizes", "1,4,63,4097,64K", "--iterations", "20", "--warmup", "2"}));
+        CapturedProcess program(pingpong(
+            mode + Arguments{"--sizes", "1,4,12,13,63,64,65,4097,64K", "--iterations", "20", "--warmup", "2"}));
         CHECK(program.finish(kPatienceSeconds) == 0);
         CHECK(said_in(program.err()).empty());
         const std::vector<std::string> lines = lines_of(program.out());
         CAPTURE(program.out());
-        REQUIRE(lines.size() == 1 + 2 + 5 + 1);
+        REQUIRE(lines.size() == 1 + 2 + 9 + 1);
         CHECK(contains(lines[0], testing_cuda() ? "cuda driver" : "emulated driver"));
         CHECK(contains(lines[0], "device 0 ("));
         CHECK(contains(lines[0], mode.back() == "host" ? "memory on host NUMA node" : "memory on device 0"));
         CHECK(contains(lines[0], "handles: fabric"));
-        CHECK(contains(lines[7], "64 KiB       20"));
+        CHECK(contains(lines[11], "64 KiB       20"));
         CHECK(contains(lines.back(), "both sides checked every byte"));
-        CHECK(contains(lines.back(), "110 rounds"));
+        CHECK(contains(lines.back(), "198 rounds"));
     }
+}
+
+TEST_CASE("On a stream a payload of up to 64 bytes travels without a copy, and every byte of it is looked at",
+          "[pingpong]") {
+    const Faults faults("cuMemcpyAsync=fail:1");
+    const Arguments played{"--mode", "stream", "--location", "host", "--iterations", "3"};
+    CapturedProcess small({Arguments{FABRICMEM_PINGPONG, "--driver", "emulated", "--sizes", "1,4,13,64"} + played});
+    CHECK(small.finish(kPatienceSeconds) == 0);
+    CHECK(contains(small.out(), "none wrong"));
+    CapturedProcess larger({Arguments{FABRICMEM_PINGPONG, "--driver", "emulated", "--sizes", "65"} + played});
+    CHECK(larger.finish(kPatienceSeconds) == 1);
+    CHECK(contains(larger.err(), "cuMemcpyAsync failed"));
 }
 
 TEST_CASE("With --json stdout is one document and the first line is on stderr", "[pingpong][each]") {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,15 @@ inline Arguments operator+(Arguments arguments, const Arguments& more) {
 inline Arguments pingpong(const Arguments& arguments) {
     return Arguments{FABRICMEM_PINGPONG, "--driver", testing_cuda() ? "cuda" : "emulated"} + arguments;
 }
+
+/// FABRICMEM_FAULTS of the programs that are started while it lives.
+class Faults {
+public:
+    explicit Faults(const char* text) { ::setenv("FABRICMEM_FAULTS", text, 1); }
+    Faults(const Faults&) = delete;
+    Faults& operator=(const Faults&) = delete;
+    ~Faults() { ::unsetenv("FABRICMEM_FAULTS"); }
+};
 
 inline std::vector<std::string> lines_of(const std::string& text) {
     std::vector<std::string> lines;
