@@ -24,11 +24,11 @@ void keep_to_default_descriptors() {
     REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
-// `full`, or `few` where the build or what runs it is slow; says which.
+// `full`, or `few` where the build or what runs it is slow, and says so.
 unsigned int ranks_here(unsigned int full, unsigned int few) {
-    const unsigned int ranks = kSlowBuild ? few : full;
-    WARN(ranks << " of " << full << " ranks" << (kSlowBuild ? ": this build is slow" : ""));
-    return ranks;
+    if (!kSlowBuild) return full;
+    WARN(few << " ranks in place of " << full << ": this build is slow");
+    return few;
 }
 
 }  // namespace

@@ -82,7 +82,8 @@ private:
     std::shared_ptr<Backing> insert(FileDescriptor file, const Backing::Key& key, std::size_t bytes);
 
     const std::uint64_t epoch_;
-    Backings* const parents_;  // kept reachable, so that a leak checker in a child knows that it is meant
+    [[maybe_unused]] Backings* const
+        parents_;  // kept reachable, so that a leak checker in a child knows that it is meant
     const std::uint32_t process_id_;
     const std::uint64_t process_start_;
     Exporters exporters_;
