@@ -183,8 +183,9 @@ public:
     ///
     /// Says whether something in this process still holds a retained handle to the memory. The driver counts references
     /// but does not tell; it imports the memory's own handle for as long as the exporter has one, and then no more
-    /// (docs/driver-notes.md), so that is tried: one more call. Imports, here or in peers, do not count. Where that
-    /// call fails for another reason the answer is `unknown`.
+    /// (docs/driver-notes.md), so that is tried: one more call. Imports, here or in peers, do not count,
+    /// but for a peer's that is being made at that very moment (seen on an H100). Where that call fails for another
+    /// reason the answer is `unknown`.
     /// Throws Error where a driver call failed; what could be released is, and the buffer is closed all the same. A
     /// second call returns `released`.
     CloseResult close();

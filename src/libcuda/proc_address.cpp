@@ -72,8 +72,9 @@ CUresult look_up(const char* name, void** function, int version, cuuint64_t flag
         if (status != nullptr) *status = CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT;
         return CUDA_SUCCESS;
     }
-    if (status != nullptr) *status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-    return CUDA_ERROR_NOT_FOUND;
+    if (status == nullptr) return CUDA_ERROR_NOT_FOUND;  // invented
+    *status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;      // as an H100's driver does: success, and a null pointer
+    return CUDA_SUCCESS;
 }
 
 }  // namespace

@@ -164,7 +164,9 @@ std::string do_write(Driver& driver, std::istringstream& words) {
     std::size_t offset = 0;
     std::uint32_t value = 0;
     words >> slot >> offset >> value;
-    return answer(driver.memcpy_htod(g_slots[slot].address + offset, &value, sizeof value));
+    const CUresult result = driver.memcpy_htod(g_slots[slot].address + offset, &value, sizeof value);
+    // A copy from pageable memory returns before another process can see the bytes: seen on an H100.
+    return answer(result == CUDA_SUCCESS ? driver.ctx_synchronize() : result);
 }
 
 std::string do_read(Driver& driver, std::istringstream& words) {
