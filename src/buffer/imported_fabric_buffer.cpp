@@ -176,7 +176,7 @@ std::unique_ptr<BufferParts> import_within(const std::shared_ptr<Driver>& driver
     if (DriverState::of(*driver).workers().run(job, deadline) == detail::Ended::no) {
         std::optional<Location> location;
         if (const auto topology = DriverState::of(*driver).known().topology; topology != nullptr)
-            location = location_here(blob, *topology);
+            location = location_here(blob, DriverState::of(*driver), *topology);
         throw detail::timed_out({"importing", job->progress.call(), options.timeout, location}, *driver, blob);
     }
     if (job->failure != nullptr) std::rethrow_exception(job->failure);

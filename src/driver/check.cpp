@@ -316,8 +316,7 @@ Finding explain_import_mapping(CUresult result, Driver& driver, const CallContex
                               context.bytes),
                     "ask the exporter for a new blob, with the whole allocation's size"};
         }
-        const auto self = DriverState::of(driver).identity();
-        if (code == CUDA_ERROR_INVALID_VALUE && !same_node(*context.imported, *self)) {
+        if (code == CUDA_ERROR_INVALID_VALUE && !DriverState::of(driver).is_this_node(*context.imported)) {
             return {ErrorKind::foreign_domain, "likely the two sides' nodes are in two IMEX domains on one clique",
                     kOneDomain};
         }
