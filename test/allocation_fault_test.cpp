@@ -24,7 +24,7 @@ namespace {
 
 enum class Memory { once_gone, gone_for_good };
 
-// The how manieth allocation from now on fails, of all threads; 0: none.
+// Which allocation from now on fails, counted from 1 over all threads; 0: none.
 std::atomic<long> allocations_left{0};
 std::atomic<bool> failed{false};
 std::atomic<bool> stays_gone{false};

@@ -159,7 +159,7 @@ TEST_CASE("What fails while memory is imported has its cause and a cure", "[buff
          "another IMEX channel than this process (0)"},
         {"mem_import_from_shareable_handle", 999, nullptr, ErrorKind::driver, "no more than its code"},
         {"mem_map", 801, nullptr, ErrorKind::bad_blob, "does not have 2097152 bytes"},
-        {"mem_set_access", 1, nullptr, ErrorKind::driver, "NVLink bandwidth modes or IMEX domains differ"},
+        {"mem_set_access", 1, nullptr, ErrorKind::foreign_domain, "in two IMEX domains on one clique"},
         {"mem_unmap", 1, nullptr, ErrorKind::driver, "somebody else has unmapped"},
     };
     const auto emulated = make_emulated_driver();
