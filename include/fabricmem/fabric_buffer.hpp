@@ -202,8 +202,8 @@ public:
     ///
     /// Throws Error: timed_out; conflict, where 64 calls of this driver's that were abandoned have not returned;
     /// system, where no thread can be started for a timeout; bad_blob and unsupported (a wrong kind; a size that is
-    /// wrong in itself, or no multiple of this driver's granularity) before any driver call but those that are made once
-    /// in a driver's life; bad_argument. Where a call of the import failed, with both sides' identity: peer_gone,
+    /// wrong in itself, or no multiple of this driver's granularity) before any driver call but those that are made
+    /// once in a driver's life; bad_argument. Where a call of the import failed, with both sides' identity: peer_gone,
     /// not_permitted (another IMEX channel), foreign_domain, system (no IMEX daemon), out_of_memory, closed (at exit,
     /// after the driver's end), driver.
     ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options = {});
