@@ -52,6 +52,7 @@ void check(const EmulatedOptions& options) {
 
 std::vector<std::shared_ptr<Budget>> device_budgets_of(const Membership& fabric) {
     std::vector<std::shared_ptr<Budget>> budgets;
+    budgets.reserve(static_cast<std::size_t>(fabric.device_count()));
     for (int i = 0; i < fabric.device_count(); ++i) {
         budgets.push_back(std::make_shared<Budget>(fabric.device(i).memory_bytes));
     }

@@ -18,7 +18,6 @@ namespace fabricmem {
 namespace {
 
 using detail::formatted;
-using detail::emulated::kSwitchCount;
 using detail::emulated::Switch;
 
 [[noreturn]] void refuse(std::string statement) {

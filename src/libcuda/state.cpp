@@ -70,13 +70,25 @@ const Backend* backend(CUresult* why_not) noexcept {
     return g_ended.load(std::memory_order_acquire) ? nullptr : found;
 }
 
+namespace {
+
+struct Named {
+    std::mutex mutex;
+    std::set<std::string_view> names;
+};
+
+bool first_time(const char* name) {
+    static Named& named = *std::make_unique<Named>().release();  // never destroyed: calls come at exit, too
+    const std::lock_guard lock(named.mutex);
+    return named.names.insert(name).second;
+}
+
+}  // namespace
+
 CUresult not_supported(const char* name) noexcept {
     return with_driver([&](Driver&) {
         return emulated::guarded([&] {
-            static std::mutex& mutex = *new std::mutex;
-            static std::set<std::string_view>& named = *new std::set<std::string_view>;
-            const std::lock_guard lock(mutex);
-            if (named.insert(name).second) {
+            if (first_time(name)) {
                 log(LogLevel::warning, "{} is not emulated: it answers CUDA_ERROR_NOT_SUPPORTED, each time", name);
             }
             return CUDA_ERROR_NOT_SUPPORTED;
