@@ -197,16 +197,34 @@ TEST_CASE("Memory may be torn down under a poll at any moment", "[emulated]") {
     }
 }
 
-TEST_CASE("Pinned memory may be freed under a poll", "[emulated]") {
-    for (int round = 0; round < 50; ++round) {
+TEST_CASE("Memory that work is queued on is freed after the work alone", "[emulated]") {
+    for (const bool pinned : {true, false}) {
+        CAPTURE(pinned);
         const auto driver = make_emulated_driver();
         const CurrentContext context(*driver);
-        void* pinned = nullptr;
-        REQUIRE(driver->mem_alloc_host(&pinned, 4096) == CUDA_SUCCESS);
-        const auto address = reinterpret_cast<CUdeviceptr>(pinned);
-        CHECK(driver->stream_wait_value32(nullptr, address, 1, CU_STREAM_WAIT_VALUE_EQ) == CUDA_SUCCESS);
-        CHECK(driver->mem_free_host(pinned) == CUDA_SUCCESS);
-        CHECK(driver->stream_synchronize(nullptr) == CUDA_ERROR_LAUNCH_FAILED);
+        void* host = nullptr;
+        CUdeviceptr device = 0;
+        REQUIRE(driver->mem_alloc_host(&host, 4096) == CUDA_SUCCESS);
+        REQUIRE(driver->mem_alloc(&device, 4096) == CUDA_SUCCESS);
+        auto* const word = static_cast<std::uint32_t*>(host);
+        CUstream stream = nullptr;
+        REQUIRE(driver->stream_create(&stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS);
+        CHECK(driver->stream_wait_value32(stream, reinterpret_cast<CUdeviceptr>(word), 1, CU_STREAM_WAIT_VALUE_EQ) ==
+              CUDA_SUCCESS);
+        std::atomic<bool> freed{false};
+        CUresult result = CUDA_ERROR_UNKNOWN;
+        std::thread freeing([&] {
+            const CurrentContext own(*driver);
+            result = pinned ? driver->mem_free_host(host) : driver->mem_free(device);
+            freed = true;
+        });
+        CHECK_FALSE(freed);  // not while the word is 0
+        CHECK(driver->stream_query(stream) == CUDA_ERROR_NOT_READY);
+        std::atomic_ref<std::uint32_t>(*word).store(1);
+        freeing.join();
+        CHECK(result == CUDA_SUCCESS);
+        CHECK(driver->stream_query(stream) == CUDA_SUCCESS);
+        CHECK(driver->stream_destroy(stream) == CUDA_SUCCESS);
     }
     const Bench bench;
     const auto heap = std::make_unique<std::uint32_t>(1);

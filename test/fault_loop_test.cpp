@@ -67,7 +67,6 @@ std::vector<Exempt> exemptions() {
         {"device_primary_ctx_release", {}, "", "given back by a destructor, which logs"},
         {"stream_destroy", {CUDA_ERROR_DEINITIALIZED}, kOwn, at_exit},
         {"stream_destroy", {}, "probe", "given back by a destructor, which logs"},
-        {"mem_free_host", {}, "probe", "given back by a destructor, which logs"},
         {"mem_unmap", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_release", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_address_free", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},

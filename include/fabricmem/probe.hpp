@@ -28,9 +28,10 @@ struct ProbeResult {
 /// handle never asks the IMEX daemon. Makes the device's primary context for that time where no context of it is
 /// current. Does not throw for a machine that can't, only std::bad_alloc.
 ///
-/// Waits at most 10 s for the GPU to do what the probe queues; where that passes, the memory, 4 KiB of page-locked
-/// memory, the stream and the context are kept until the process ends. No limit holds for the driver's own calls, of
-/// which making the primary context, and making and freeing page-locked memory, may take long or wait for the GPU.
+/// Waits at most 10 s for the GPU to do what the probe queues on a stream of its own; where that passes, the memory,
+/// the stream and the context are kept until the process ends. Work of others is not waited for. No limit holds for the
+/// driver's own calls, of which making the primary context may take long; the 4 KiB that are read back are copied while
+/// the call lasts.
 [[nodiscard]] FABRICMEM_API ProbeResult probe(const std::shared_ptr<Driver>& driver, const Location& location);
 
 }  // namespace fabricmem

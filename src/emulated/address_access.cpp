@@ -22,7 +22,7 @@ void set_bit(std::uint64_t* mask, int device, bool on) noexcept {
 }  // namespace
 
 CUresult AddressSpace::check_device_access(int ordinal, const Mapping& mapping) const noexcept {
-    if (ordinal < 0 || ordinal >= fabric_.device_count()) return CUDA_ERROR_INVALID_DEVICE;
+    if (ordinal < 0 || ordinal >= fabric_.device_count()) return CUDA_ERROR_INVALID_VALUE;  // measured; cuda.h says 101
     if (mapping.remote != nullptr) return mapping.remote->may_access(ordinal);
     if (!mapping.memory->is_device()) return CUDA_SUCCESS;
     // invented: the code for a device without P2P access.
@@ -107,7 +107,7 @@ CUresult AddressSpace::get_access(std::uintptr_t address, const CUmemLocation& l
         *flags = mapping->second.host_access;
         return CUDA_SUCCESS;
     }
-    if (kind != kLocationDevice) return CUDA_ERROR_INVALID_VALUE;
+    if (kind != kLocationDevice) return CUDA_ERROR_INVALID_DEVICE;
     if (location.id < 0 || location.id >= fabric_.device_count()) return CUDA_ERROR_INVALID_DEVICE;
     const bool reads = (mapping->second.readers & bit(location.id)) != 0;
     const bool writes = (mapping->second.writers & bit(location.id)) != 0;

@@ -12,7 +12,6 @@ namespace fabricmem::detail::emulated {
 
 namespace {
 
-constexpr unsigned int kKnownHandleTypes = 1 | 2 | 4 | 8;
 constexpr unsigned int kWindowsHandleTypes = 2 | 4;
 
 CUresult check_location(const World& world, const CUmemLocation& location) {
@@ -24,25 +23,35 @@ CUresult check_location(const World& world, const CUmemLocation& location) {
     }
 }
 
+// Bits that are no handle type are not looked at.
 CUresult check_properties(const World& world, const CUmemAllocationProp* properties) {
     if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
     const auto types = static_cast<unsigned int>(properties->requestedHandleTypes);
-    if ((types & ~kKnownHandleTypes) != 0) return CUDA_ERROR_INVALID_VALUE;
-    if ((types & kWindowsHandleTypes) != 0) return CUDA_ERROR_NOT_SUPPORTED;  // invented: the code
+    if ((types & kWindowsHandleTypes) != 0) return CUDA_ERROR_INVALID_VALUE;
     if (const CUresult result = check_location(world, properties->location); result != CUDA_SUCCESS) return result;
-    const bool host = static_cast<int>(properties->location.type) == kLocationHost;
-    return host && types != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    if (static_cast<int>(properties->location.type) == kLocationDevice) return CUDA_SUCCESS;
+    const bool travels = (types & (kHandlePosixFd | kHandleFabric)) != 0;
+    if (static_cast<int>(properties->location.type) == kLocationHost && travels) return CUDA_ERROR_INVALID_VALUE;
+    return properties->allocFlags.gpuDirectRDMACapable != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+// The granularity is told for what could not be created, too: measured for every handle type and kind of place.
+CUresult check_asked(const World& world, const CUmemAllocationProp* properties) {
+    if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
+    const bool device = static_cast<int>(properties->location.type) == kLocationDevice;
+    return device ? check_location(world, properties->location) : CUDA_SUCCESS;
 }
 
 // What travels is the device's number on its node, not this process's ordinal.
 MemoryTraits traits_of(const World& world, const CUmemAllocationProp& properties, std::size_t bytes) {
     const auto kind = static_cast<int>(properties.location.type);
-    return {.location_kind = kind,
-            .location_id =
-                kind == kLocationDevice ? world.fabric.number_of(properties.location.id) : properties.location.id,
-            .rdma = properties.allocFlags.gpuDirectRDMACapable != 0,
-            .handle_types = static_cast<unsigned int>(properties.requestedHandleTypes),
-            .bytes = bytes};
+    return {
+        .location_kind = kind,
+        .location_id =
+            kind == kLocationDevice ? world.fabric.number_of(properties.location.id) : properties.location.id,
+        .rdma = properties.allocFlags.gpuDirectRDMACapable != 0,
+        .handle_types = static_cast<unsigned int>(properties.requestedHandleTypes) & (kHandlePosixFd | kHandleFabric),
+        .bytes = bytes};
 }
 
 Slowed slowed(const World& world, CallCost cost, std::size_t bytes = 0) {
@@ -101,7 +110,7 @@ CUresult EmulatedDriver::mem_get_allocation_granularity(std::size_t* bytes, cons
             (option != CU_MEM_ALLOC_GRANULARITY_MINIMUM && option != CU_MEM_ALLOC_GRANULARITY_RECOMMENDED)) {
             return CUDA_ERROR_INVALID_VALUE;
         }
-        if (const CUresult result = check_properties(world, properties); result != CUDA_SUCCESS) return result;
+        if (const CUresult result = check_asked(world, properties); result != CUDA_SUCCESS) return result;
         *bytes = kGranularity;
         return CUDA_SUCCESS;
     });
@@ -206,6 +215,9 @@ CUresult EmulatedDriver::mem_import_from_shareable_handle(CUmemGenericAllocation
         if (static_cast<unsigned int>(type) == kHandlePosixFd) {
             // The driver takes the descriptor itself in the pointer's place.
             return import_by_descriptor(world, static_cast<int>(reinterpret_cast<std::intptr_t>(shareable)), handle);
+        }
+        if ((static_cast<unsigned int>(type) & kWindowsHandleTypes) == static_cast<unsigned int>(type) && type != 0) {
+            return CUDA_ERROR_NOT_SUPPORTED;
         }
         if (static_cast<unsigned int>(type) != kHandleFabric || shareable == nullptr) return CUDA_ERROR_INVALID_VALUE;
         FabricHandleBytes bytes;
@@ -320,8 +332,11 @@ CUresult EmulatedDriver::mem_alloc(CUdeviceptr* address, std::size_t bytes) noex
 }
 
 CUresult EmulatedDriver::mem_free(CUdeviceptr address) noexcept {
-    return call_with_context([&](World& world, Context&) {
-        return address == 0 ? CUDA_SUCCESS : world.space.free_device_alloc(to_address(address));
+    if (address == 0) return call([](World&) { return CUDA_SUCCESS; });
+    return call_with_context([&](World& world, Context& context) {
+        // Measured: it waits for the device's work, and hangs where a stream is held up.
+        if (const CUresult result = world.streams.synchronize(context); result != CUDA_SUCCESS) return result;
+        return world.space.free_device_alloc(to_address(address));
     });
 }
 
@@ -337,8 +352,11 @@ CUresult EmulatedDriver::mem_alloc_host(void** address, std::size_t bytes) noexc
 }
 
 CUresult EmulatedDriver::mem_free_host(void* address) noexcept {
-    return call_with_context(
-        [&](World& world, Context&) { return world.space.free_pinned(reinterpret_cast<std::uintptr_t>(address)); });
+    if (address == nullptr) return call([](World&) { return CUDA_SUCCESS; });
+    return call_with_context([&](World& world, Context& context) {
+        if (const CUresult result = world.streams.synchronize(context); result != CUDA_SUCCESS) return result;
+        return world.space.free_pinned(reinterpret_cast<std::uintptr_t>(address));
+    });
 }
 
 CUresult EmulatedDriver::ipc_get_mem_handle(CUipcMemHandle* handle, CUdeviceptr address) noexcept {

@@ -111,13 +111,12 @@ CUresult import_fabric(const FabricHandle& handle, MemoryTable& table, std::shar
 
 CUresult import_descriptor(int descriptor, MemoryTable& table, std::shared_ptr<Memory>* memory) {
     FileDescriptor file(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
-    // invented: what the driver answers for a descriptor that is not one, or not of an allocation.
-    if (!file.valid()) return is_a_limit(errno) ? out_of_memory("fcntl", errno) : CUDA_ERROR_INVALID_VALUE;
+    if (!file.valid()) return is_a_limit(errno) ? out_of_memory("fcntl", errno) : CUDA_ERROR_UNKNOWN;
     MemoryTraits traits;
     struct stat status {};
     if (!read_traits(file.get(), &traits) || ::fstat(file.get(), &status) != 0 ||
         static_cast<std::uint64_t>(status.st_size) != traits.bytes) {
-        return CUDA_ERROR_INVALID_VALUE;
+        return CUDA_ERROR_UNKNOWN;
     }
     traits.handle_types = kHandlePosixFd;
     *memory = table.adopt(std::move(file), Backing::key_of(status), traits);

@@ -3,6 +3,7 @@
 // still call.
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>

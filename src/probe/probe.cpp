@@ -30,19 +30,19 @@ CUdeviceptr pointer(const void* address) noexcept {
     return static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(address));
 }
 
-// What a probe touches memory with. Made before anything is queued: making page-locked memory may wait for the GPU.
+// What a probe touches memory with. It reads back into pageable memory: freeing page-locked memory waits for all of the
+// GPU's work, other people's too (an H100's driver hung in cuMemFreeHost under a stream that was held up).
 struct Touch {
     Touch(Driver& driver_to_use, int ordinal)
         : driver(driver_to_use),
           current(driver, ordinal),
-          pinned(detail::make_pinned(driver, kTouchedBytes)),
           stream(detail::make_stream(driver)),
           patience(DriverState::of(driver).patience.probing),
           deadline(std::chrono::steady_clock::now() + patience) {}
 
     Driver& driver;
     detail::CurrentContext current;
-    detail::Pinned pinned;
+    std::unique_ptr<unsigned char[]> seen = std::make_unique<unsigned char[]>(kTouchedBytes);
     detail::Stream stream;
     std::chrono::milliseconds patience;
     std::chrono::steady_clock::time_point deadline;
@@ -53,7 +53,7 @@ struct Touch {
 void wait(Touch& touch, const char* call, FabricBuffer& own, ImportedFabricBuffer& imported) {
     if (detail::wait_for(touch.driver, touch.stream.get(), touch.deadline) == detail::Finished::yes) return;
     touch.stream.abandon();
-    touch.pinned.abandon();
+    (void)touch.seen.release();  // a copy into it may be under way for ever
     touch.current.keep_alive();
     BufferParts::of(own).give_up();
     BufferParts::of(imported).give_up();
@@ -95,10 +95,10 @@ void touch(Driver& driver, const Location& asked, FabricBuffer& own, ImportedFab
                   driver, {.call = "cuMemsetD8Async", .bytes = kTouchedBytes, .location = own.location()});
     wait(with, "cuMemsetD8Async", own, imported);
     detail::check(
-        driver.memcpy_async(pointer(with.pinned.get()), pointer(own.address()), kTouchedBytes, with.stream.get()),
-        driver, {.call = "cuMemcpyAsync", .bytes = kTouchedBytes, .location = own.location()});
+        driver.memcpy_async(pointer(with.seen.get()), pointer(own.address()), kTouchedBytes, with.stream.get()), driver,
+        {.call = "cuMemcpyAsync", .bytes = kTouchedBytes, .location = own.location()});
     wait(with, "cuMemcpyAsync", own, imported);
-    const std::span seen(static_cast<const unsigned char*>(with.pinned.get()), kTouchedBytes);
+    const std::span seen(with.seen.get(), kTouchedBytes);
     if (std::all_of(seen.begin(), seen.end(), [](unsigned char byte) { return byte == kPattern; })) return;
     throw Error({.kind = ErrorKind::driver,
                  .subject = detail::formatted(

@@ -47,12 +47,6 @@ CurrentContext::~CurrentContext() {
     if (exchanged_) driver_.thread_exchange_stream_capture_mode(&other_mode_);
 }
 
-Pinned make_pinned(Driver& driver, std::size_t bytes) {
-    void* address = nullptr;
-    check(driver.mem_alloc_host(&address, bytes), driver, {.call = "cuMemAllocHost", .bytes = bytes});
-    return {driver, address};
-}
-
 Stream make_stream(Driver& driver) {
     CUstream stream = nullptr;
     check(driver.stream_create(&stream, CU_STREAM_NON_BLOCKING), driver, {.call = "cuStreamCreate"});

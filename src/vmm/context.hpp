@@ -40,17 +40,6 @@ struct StreamTraits {
 };
 using Stream = UniqueHandle<StreamTraits>;
 
-struct PinnedTraits {
-    using Value = void*;
-    static constexpr const char* kCloseCall = "cuMemFreeHost";
-    static std::uint64_t bytes(Value) noexcept { return 0; }
-    static CUresult close(Driver& driver, Value address) noexcept { return driver.mem_free_host(address); }
-};
-/// Page-locked memory: a copy into pageable memory would keep the caller until the GPU has got to it.
-using Pinned = UniqueHandle<PinnedTraits>;
-
-[[nodiscard]] Pinned make_pinned(Driver& driver, std::size_t bytes);
-
 /// A non-blocking stream: it does not wait for the null stream, nor the null stream for it.
 [[nodiscard]] Stream make_stream(Driver& driver);
 

@@ -358,6 +358,8 @@ const std::vector<Unmade>& unmade_calls() {
         {"mem_get_handle_for_address_range", "for transports that register memory"},
         {"mem_alloc", foreign},
         {"mem_free", foreign},
+        {"mem_alloc_host", foreign},
+        {"mem_free_host", foreign},
         {"ipc_get_mem_handle", foreign},
         {"pointer_get_attribute", "two attributes are asked for in one call"},
         {"memcpy", work},
