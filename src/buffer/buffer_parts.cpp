@@ -28,8 +28,8 @@ void note(TearDownFailure& first, const char* call, std::uint64_t bytes, CUresul
 
 }  // namespace
 
-BufferParts::BufferParts(std::shared_ptr<Driver> driver_to_keep) noexcept
-    : driver(std::move(driver_to_keep)), made_in(fork_epoch()) {}
+BufferParts::BufferParts(std::shared_ptr<Driver> driver_to_keep, const HandleBlob& blob_so_far) noexcept
+    : driver(std::move(driver_to_keep)), made_in(fork_epoch()), blob(blob_so_far) {}
 
 BufferParts::~BufferParts() {
     const std::uint64_t bytes = range.get().bytes;
@@ -56,6 +56,17 @@ void* BufferParts::base() const noexcept {
 
 BufferInfo BufferParts::info() const noexcept { return {base(), blob.bytes, blob.mapped_bytes, location, blob}; }
 
+void BufferParts::call_before_tear_down() noexcept {
+    const auto callback = std::exchange(before_tear_down, nullptr);
+    try {
+        callback(info());
+    } catch (const std::exception& error) {
+        log(LogLevel::error, "before_tear_down threw, tearing down all the same: {}", error.what());
+    } catch (...) {
+        log(LogLevel::error, "before_tear_down threw something that is no std::exception, tearing down all the same");
+    }
+}
+
 TearDownFailure BufferParts::tear_down() noexcept {
     if (forked()) {
         // The parent's resources: whatever the driver would make of these calls, they are not this process's to make.
@@ -63,16 +74,7 @@ TearDownFailure BufferParts::tear_down() noexcept {
         before_tear_down = nullptr;
         return {};
     }
-    if (const auto callback = std::exchange(before_tear_down, nullptr); callback != nullptr) {
-        try {
-            callback(info());
-        } catch (const std::exception& error) {
-            log(LogLevel::error, "before_tear_down threw, tearing down all the same: {}", error.what());
-        } catch (...) {
-            log(LogLevel::error,
-                "before_tear_down threw something that is no std::exception, tearing down all the same");
-        }
-    }
+    if (before_tear_down) call_before_tear_down();
     TearDownFailure first;
     const Range whole = range.get();
     const bool was_mapped = static_cast<bool>(mapping);

@@ -24,7 +24,7 @@ struct TearDownFailure {
 };
 
 struct BufferParts {
-    explicit BufferParts(std::shared_ptr<Driver> driver_to_keep) noexcept;
+    BufferParts(std::shared_ptr<Driver> driver_to_keep, const HandleBlob& blob_so_far) noexcept;
     BufferParts(const BufferParts&) = delete;
     BufferParts& operator=(const BufferParts&) = delete;
     /// tear_down(), with its failures in the log.
@@ -67,6 +67,9 @@ struct BufferParts {
     std::chrono::milliseconds tear_down_timeout{0};
     std::shared_ptr<TearDownJob> tear_down_job;  // made with the buffer: its end must not need memory
     Progress* progress = nullptr;                // of the job that makes or ends the buffer
+
+private:
+    void call_before_tear_down() noexcept;
 };
 
 /// The ordinals in a caller's access list, ascending, each once. Throws Error{bad_argument} for one that does not

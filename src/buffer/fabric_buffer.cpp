@@ -60,9 +60,11 @@ void plan_access(Plan& plan, const FabricBufferOptions& options) {
     plan.host = options.host_access;
     if (!plan.facts->location.is_host() && options.host_access == HostAccess::automatic) plan.host = HostAccess::none;
     plan.access.host = plan.host != HostAccess::none;
-    plan.access.devices = options.access.has_value()
-                              ? detail::checked_devices(*options.access, plan.facts->topology->devices.size())
-                              : plan.facts->devices;
+    if (options.access.has_value()) {
+        plan.access.devices = detail::checked_devices(*options.access, plan.facts->topology->devices.size());
+    } else {
+        plan.access.devices = plan.facts->devices;
+    }
     if (plan.access.empty()) refuse("an access list that names nobody");
 }
 
@@ -89,7 +91,10 @@ void read_back(BufferParts& parts, const FabricBufferOptions& options, const Cal
     std::uint64_t rdma = 0;
     std::array<void*, 2> values{&handle_types, &rdma};
     detail::check(parts.driver->pointer_get_attributes(2, attributes.data(), values.data(), parts.range.get().address),
-                  *parts.driver, {.call = "cuPointerGetAttributes", .bytes = about.bytes, .location = about.location});
+                  *parts.driver, [&] {
+                      return CallContext{
+                          .call = "cuPointerGetAttributes", .bytes = about.bytes, .location = about.location};
+                  });
     if ((handle_types & CU_MEM_HANDLE_TYPE_FABRIC) != 0) parts.kinds = parts.kinds | HandleKind::fabric;
     if ((handle_types & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0)
         parts.kinds = parts.kinds | HandleKind::posix_fd;
@@ -117,10 +122,9 @@ std::uint64_t now_ns() noexcept {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-// All but what the driver answers.
+// All but what the driver answers, and what is the same for all memory of the place.
 void fill_blob(BufferParts& parts, const Plan& plan, std::uint64_t bytes, const FabricBufferOptions& options) {
     HandleBlob& blob = parts.blob;
-    blob = plan.facts->blob;
     blob.kinds = HandleKind::fabric;  // a descriptor can't be asked for in this version, whatever was granted
     blob.allocation_id = detail::random_id();
     blob.peer = options.peer;
@@ -145,12 +149,13 @@ void give_access(BufferParts& parts, HostAccess host, Zeroing zeroing, const Cal
     detail::grant_access(*parts.driver, whole, parts.access, host, about);
 }
 
-// Whatever can be done before memory is created is done then: creating host memory empties the CPU's caches.
-std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options) {
+// Whatever can be done before memory is created is done then, and no line of code or data is touched without need:
+// creating host memory empties the CPU's caches, and so did the last buffer's.
+std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions& options) {
     detail::check_driver(driver);
     Plan plan = make_plan(*driver, bytes, options);
     const CallContext about{.call = {}, .bytes = plan.mapped_bytes, .location = plan.facts->location};
-    auto parts = std::make_unique<BufferParts>(std::move(driver));
+    auto parts = std::make_unique<BufferParts>(std::move(driver), plan.facts->blob);
     Driver& calls = *parts->driver;
     parts->location = plan.facts->location;
     parts->granularity = plan.facts->granularity;
@@ -162,13 +167,16 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
     give_access(*parts, plan.host, options.zeroing, about);
     read_back(*parts, options, about);
     parts->blob.rdma = parts->rdma;
-    detail::check(
-        calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
-                                             CU_MEM_HANDLE_TYPE_FABRIC, 0),
-        calls, {.call = "cuMemExportToShareableHandle", .bytes = plan.mapped_bytes, .location = plan.facts->location});
+    detail::check(calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
+                                                       CU_MEM_HANDLE_TYPE_FABRIC, 0),
+                  calls, [&] {
+                      return CallContext{.call = "cuMemExportToShareableHandle",
+                                         .bytes = plan.mapped_bytes,
+                                         .location = plan.facts->location};
+                  });
     parts->retire_address = options.retire_address;  // not before: a failure until here gave nobody the address
     if (options.on_make) options.on_make(parts->info());
-    parts->before_tear_down = std::move(options.before_tear_down);
+    if (options.before_tear_down) parts->before_tear_down = std::move(options.before_tear_down);
     return parts;
 }
 
@@ -209,7 +217,7 @@ CloseResult look_for_references(Driver& driver, const HandleBlob& blob, const Lo
 }  // namespace
 
 FabricBuffer::FabricBuffer(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions options)
-    : MappedBuffer(make(std::move(driver), bytes, std::move(options))) {}
+    : MappedBuffer(make(std::move(driver), bytes, options)) {}
 FabricBuffer::FabricBuffer(FabricBuffer&&) noexcept = default;
 FabricBuffer& FabricBuffer::operator=(FabricBuffer&&) noexcept = default;
 FabricBuffer::~FabricBuffer() = default;

@@ -112,14 +112,13 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
 std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const HandleBlob& blob,
                                     const ImportOptions& options, detail::Progress* progress) {
     ImportPlan plan = make_plan(*driver, blob, options);
-    auto parts = std::make_unique<BufferParts>(std::move(driver));
+    auto parts = std::make_unique<BufferParts>(std::move(driver), blob);
     Driver& calls = *parts->driver;
     parts->location = plan.location;
     parts->granularity = plan.granularity;
     parts->kinds = HandleKind::fabric;
     parts->rdma = blob.rdma.value_or(false);
     parts->access = std::move(plan.access);
-    parts->blob = blob;
     parts->progress = progress;
     parts->tear_down_timeout = options.tear_down_timeout.value_or(options.timeout);
     if (parts->tear_down_timeout.count() > 0) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <fabricmem/driver.hpp>
 #include <fabricmem/error.hpp>
@@ -28,6 +29,15 @@ struct CallContext {
 inline void check(CUresult result, Driver& driver, const CallContext& context) {
     if (result != CUDA_SUCCESS) [[unlikely]]
         raise(result, driver, context);
+}
+
+/// The same with a context that is only put together for a failure: the calls of a buffer's making come right after one
+/// that empties the CPU's caches, where each line of code and data counts.
+template <typename MakeContext>
+requires std::is_invocable_r_v<CallContext, MakeContext>
+void check(CUresult result, Driver& driver, MakeContext&& make_context) {
+    if (result != CUDA_SUCCESS) [[unlikely]]
+        raise(result, driver, make_context());
 }
 
 /// The Error that raise() throws.

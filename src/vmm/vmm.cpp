@@ -96,14 +96,14 @@ Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked,
 AddressRange reserve(Driver& driver, std::uint64_t bytes, std::uint64_t alignment, const CallContext& about) {
     CUdeviceptr address = 0;
     check(driver.mem_address_reserve(&address, bytes, alignment, 0, 0), driver,
-          with_call(about, "cuMemAddressReserve", bytes));
+          [&] { return with_call(about, "cuMemAddressReserve", bytes); });
     return {driver, Range{address, bytes}};
 }
 
 Allocation create(Driver& driver, std::uint64_t bytes, const CUmemAllocationProp& properties) {
     CUmemGenericAllocationHandle handle = 0;
     check(driver.mem_create(&handle, bytes, &properties, 0), driver,
-          {.call = "cuMemCreate", .bytes = bytes, .location = location_of(properties)});
+          [&] { return CallContext{.call = "cuMemCreate", .bytes = bytes, .location = location_of(properties)}; });
     return {driver, handle};
 }
 
@@ -111,12 +111,13 @@ Allocation import_fabric(Driver& driver, const HandleBlob& blob, const CallConte
     CUmemGenericAllocationHandle handle = 0;
     auto bytes = blob.handle;  // the call takes a pointer to non-const
     check(driver.mem_import_from_shareable_handle(&handle, bytes.data(), CU_MEM_HANDLE_TYPE_FABRIC), driver,
-          with_call(about, "cuMemImportFromShareableHandle", blob.mapped_bytes));
+          [&] { return with_call(about, "cuMemImportFromShareableHandle", blob.mapped_bytes); });
     return {driver, handle};
 }
 
 Mapping map(Driver& driver, const Range& range, CUmemGenericAllocationHandle handle, const CallContext& about) {
-    check(driver.mem_map(range.address, range.bytes, 0, handle, 0), driver, with_call(about, "cuMemMap", range.bytes));
+    check(driver.mem_map(range.address, range.bytes, 0, handle, 0), driver,
+          [&] { return with_call(about, "cuMemMap", range.bytes); });
     return {driver, range};
 }
 
