@@ -33,11 +33,11 @@ public:
     explicit CallingSink(std::function<void()> again) {
         set_log_level(LogLevel::debug);
         set_log_sink([this, again = std::move(again)](LogLevel, std::string_view line) {
-            if (inside_) return;
-            inside_ = true;
+            if (inside) return;
+            inside = true;
             std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
             again();
-            inside_ = false;
+            inside = false;
             const std::lock_guard lock(mutex_);
             ++calls_;
             changed_.notify_all();
@@ -56,7 +56,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     int calls_ = 0;
-    inline static thread_local bool inside_ = false;
+    inline static thread_local bool inside = false;
 };
 
 // From here on the process gets no block of addresses as large as kBig.
@@ -84,14 +84,6 @@ bool alloc_host(Driver& driver) {
     limit_addresses();
     void* address = nullptr;
     return driver.mem_alloc_host(&address, kBig) == CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-bool create(Driver& driver) {
-    const rlimit none{0, 0};
-    ::setrlimit(RLIMIT_NOFILE, &none);
-    const CUmemAllocationProp wanted = device_memory(kFabric);
-    CUmemGenericAllocationHandle handle = 0;
-    return driver.mem_create(&handle, kTwoMiB, &wanted, 0) == CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 CUdeviceptr map_big(Driver& driver, CUdeviceptr at = 0) {
@@ -162,7 +154,6 @@ int main(int argc, char** argv) {
     const std::map<std::string, bool (*)(Driver&)> actions{{"reserve", reserve},
                                                            {"alloc", alloc},
                                                            {"alloc_host", alloc_host},
-                                                           {"create", create},
                                                            {"write_word", write_word},
                                                            {"wait_for_word", wait_for_word},
                                                            {"wait_in_thread", wait_in_thread}};
