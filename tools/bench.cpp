@@ -4,12 +4,14 @@
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "bench/cases.hpp"
 #include "bench/options.hpp"
+#include "bench/pin.hpp"
 #include "bench/report.hpp"
 #include "pingpong_gpu.hpp"
 #include "pingpong_process.hpp"
@@ -36,6 +38,7 @@ int serve(const Options& options) {
     try {
         const auto driver = pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
         const auto context = hold_context(driver, options);
+        if (options.cpu >= 0) pin_to(options.cpu);
         if (options.wants("import")) serve_import(driver, options, control);
         if (options.wants("pingpong")) serve_pingpong(driver, options, control);
         return 0;
@@ -45,20 +48,22 @@ int serve(const Options& options) {
     }
 }
 
-std::vector<std::string> serving_arguments(const Options& options, std::string_view driver, std::uint16_t port) {
+std::vector<std::string> serving_arguments(const Options& options, const Setting& setting, std::uint16_t port) {
     std::vector<std::string> arguments{"--connect-port", std::to_string(port),
-                                       "--driver",       std::string(driver),
+                                       "--driver",       setting.driver,
                                        "--device",       std::to_string(options.device),
                                        "--rounds",       std::to_string(options.rounds),
                                        "--runs",         std::to_string(options.runs),
                                        "--context",      options.context == Context::held ? "held" : "none"};
     if (!options.only.empty()) arguments.insert(arguments.end(), {"--only", options.only});
+    if (setting.cpus) arguments.insert(arguments.end(), {"--cpu", std::to_string(setting.cpus->second)});
     return arguments;
 }
 
-void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take) {
+void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Setting& setting,
+                   const Take& take) {
     const pingpong::Listener listener({});
-    pingpong::PeerProcess peer(serving_arguments(options, driver->name(), listener.endpoint().port));
+    pingpong::PeerProcess peer(serving_arguments(options, setting, listener.endpoint().port));
     pingpong::Control control(listener.accept(pingpong::Deadline(kTimeout), peer.ended_fd()), kTimeout);
     try {
         if (options.wants("import")) bench_import(driver, options, control, take);
@@ -74,7 +79,9 @@ void run(const Options& options) {
     const pingpong::ChosenDriver chosen =
         pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device));
     const auto context = hold_context(chosen.driver, options);
-    const Setting setting = setting_of(*chosen.driver, options.device, chosen.refused);
+    const std::optional<Cpus> cpus = cpus_near(*chosen.driver, options.device);
+    if (cpus) pin_to(cpus->first);  // not before: the driver's own threads stay free
+    const Setting setting = setting_of(*chosen.driver, options.device, cpus, chosen.refused);
     const bool table = !options.json || !options.json_file.empty();
     if (table) print_setting(setting, options);
 
@@ -86,7 +93,7 @@ void run(const Options& options) {
     if (options.wants("blob")) bench_blob(chosen.driver, options, take);
     if (options.wants("lifecycle")) bench_lifecycle(chosen.driver, options, take);
     if (options.wants("import")) bench_own_import(chosen.driver, options, take);
-    if (options.wants("import") || options.wants("pingpong")) run_with_peer(chosen.driver, options, take);
+    if (options.wants("import") || options.wants("pingpong")) run_with_peer(chosen.driver, options, setting, take);
     if (options.json) print_json(setting, options, comparisons);
 }
 

@@ -42,18 +42,30 @@ std::string name_of(std::string_view what, Place place) {
     return std::string(what) + "/" + std::string(to_string(place));
 }
 
+Amount amount_of(const Options& options) { return {.rounds = options.rounds, .runs = options.runs}; }
+
+/// Raw beside raw: what is found there is noise.
+template <class Raw>
+Comparison measure_null(const Options& options, const TimingDriver& driver, const std::string& name, Raw&& raw) {
+    Comparison comparison{.name = "null " + name,
+                          .what = "raw in the place of the library too: the difference is what this bench can't tell"};
+    auto same = raw;
+    measure_in_turns(amount_of(options), driver, comparison, same, raw);
+    return comparison;
+}
+
 /// `like` is memory of this process that is made as the exporter made its own.
-Comparison measure_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options,
-                          const HandleBlob& blob, const FabricBuffer& like, std::string name, std::string what) {
+void measure_import(const std::shared_ptr<TimingDriver>& driver, const Options& options, const HandleBlob& blob,
+                    const FabricBuffer& like, std::string name, std::string what, const Take& take) {
     Comparison comparison{.name = std::move(name), .what = std::move(what)};
     RawPlan plan = plan_like(like);
     plan.bytes = blob.mapped_bytes;
     const RawHandle handle = handle_of(blob);
+    const auto raw = [&] { const RawMemory memory(*driver, plan, handle); };
     measure_in_turns(
-        {.rounds = options.rounds, .runs = options.runs}, comparison,
-        [&] { const ImportedFabricBuffer imported(driver, blob); },
-        [&] { const RawMemory raw(*driver, plan, handle); });
-    return comparison;
+        amount_of(options), *driver, comparison, [&] { const ImportedFabricBuffer imported(driver, blob); }, raw);
+    take(comparison);
+    take(measure_null(options, *driver, comparison.name, raw));
 }
 
 }  // namespace
@@ -81,37 +93,42 @@ void bench_blob(const std::shared_ptr<fabricmem::Driver>& driver, const Options&
 }
 
 void bench_lifecycle(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take) {
+    const auto timing = std::make_shared<TimingDriver>(driver);
     for (const Place place : kPlaces) {
-        const RawPlan plan = plan_like(make_buffer(driver, options, place));
+        const RawPlan plan = plan_like(make_buffer(timing, options, place));
         Comparison comparison{.name = name_of("lifecycle", place),
                               .what =
                                   "make, export and destroy 2 MiB; raw: cuMemAddressReserve, Create, Map, "
                                   "SetAccess, cuPointerGetAttributes, Export; Unmap, Release, AddressFree"};
+        const auto raw = [&] { const RawMemory memory(*timing, plan); };
         measure_in_turns(
-            {.rounds = options.rounds, .runs = options.runs}, comparison,
-            [&] { const FabricBuffer made = make_buffer(driver, options, place); },
-            [&] { const RawMemory raw(*driver, plan); });
+            amount_of(options), *timing, comparison,
+            [&] { const FabricBuffer made = make_buffer(timing, options, place); }, raw);
         take(comparison);
+        take(measure_null(options, *timing, comparison.name, raw));
     }
 }
 
 void bench_own_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take) {
+    const auto timing = std::make_shared<TimingDriver>(driver);
     for (const Place place : kPlaces) {
-        const FabricBuffer exported = make_buffer(driver, options, place);
-        take(measure_import(driver, options, exported.blob(), exported, name_of("import own", place),
-                            "import and destroy 2 MiB that this process exports; raw: cuMemAddressReserve, Import, "
-                            "Map, SetAccess; Unmap, Release, AddressFree"));
+        const FabricBuffer exported = make_buffer(timing, options, place);
+        measure_import(timing, options, exported.blob(), exported, name_of("import own", place),
+                       "import and destroy 2 MiB that this process exports; raw: cuMemAddressReserve, Import, "
+                       "Map, SetAccess; Unmap, Release, AddressFree",
+                       take);
     }
 }
 
 void bench_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control,
                   const Take& take) {
+    const auto timing = std::make_shared<TimingDriver>(driver);
     for (const Place place : kPlaces) {
-        const FabricBuffer like = make_buffer(driver, options, place);
+        const FabricBuffer like = make_buffer(timing, options, place);
         const HandleBlob blob =
             HandleBlob::from_bytes(control.receive(pingpong::Message::blob, "a blob of the second process"));
-        take(measure_import(driver, options, blob, like, name_of("import", place),
-                            "import and destroy 2 MiB that another process exports; raw: as import own"));
+        measure_import(timing, options, blob, like, name_of("import", place),
+                       "import and destroy 2 MiB that another process exports; raw: as import own", take);
         control.send(pingpong::Message::done, "");
     }
 }

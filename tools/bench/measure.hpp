@@ -2,7 +2,6 @@
 // Times two ways to do a thing, in turns, so that whatever else the machine does meets both alike.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "pingpong_deadline.hpp"
+#include "timing_driver.hpp"
 
 namespace bench {
 
@@ -24,6 +24,13 @@ struct Series {
 
 [[nodiscard]] double median_of(std::vector<double> values);
 
+/// What the two do outside the driver's calls.
+struct OwnTime {
+    Series library{};
+    Series raw{};
+    Series difference{};  ///< library less raw, round by round
+};
+
 /// One line of the result.
 struct Comparison {
     std::string name;
@@ -33,12 +40,21 @@ struct Comparison {
     /// Library less raw, round by round: what drifts meets both of a round alike, so this tells microseconds apart
     /// where the calls themselves vary by hundreds.
     std::optional<Series> difference{};
+    std::optional<OwnTime> own{};
+    /// Others that were measured in turns with these two, by what they are.
+    std::vector<std::pair<std::string, Series>> beside{};
 };
 
 /// How much of what is measured: `runs` runs of `rounds` rounds.
 struct Amount {
     std::uint32_t rounds = 1000;
     std::uint32_t runs = 5;
+};
+
+/// How long a thing took, in all and outside the driver's calls. In microseconds, as are sums and means of them.
+struct Took {
+    double total_us = 0;
+    double own_us = 0;
 };
 
 template <class Call>
@@ -48,28 +64,53 @@ double time_us(Call& call) {
     return std::chrono::duration<double, std::micro>(pingpong::Clock::now() - start).count();
 }
 
-/// Each round calls both, and who comes first changes from round to round.
+template <class Call>
+Took take_time(const TimingDriver& driver, Call& call) {
+    const double inside_before = driver.inside_us();
+    const double total = time_us(call);
+    return {total, total - (driver.inside_us() - inside_before)};
+}
+
+/// One of the two in a run: what each of its rounds took.
+struct RunOf {
+    std::vector<double> total_us{};
+    std::vector<double> own_us{};
+
+    void add(const Took& one, const Took& other) {
+        total_us.push_back((one.total_us + other.total_us) / 2);
+        own_us.push_back((one.own_us + other.own_us) / 2);
+    }
+};
+
+/// Adds the medians of a run, and of its differences round by round.
+void add_run(Comparison& comparison, const RunOf& library, const RunOf& raw);
+
+/// Each round calls both twice, in the order A B B A: what drifts, and what the first leaves to the second, cancels out
+/// in a round's difference. Who is A changes from round to round. Both make their calls through `driver`.
 template <class Library, class Raw>
-void measure_in_turns(const Amount& amount, Comparison& comparison, Library&& library, Raw&& raw) {
+void measure_in_turns(const Amount& amount, const TimingDriver& driver, Comparison& comparison, Library&& library,
+                      Raw&& raw) {
     constexpr std::uint32_t kWarmup = 20;
-    comparison.raw.emplace();
-    comparison.difference.emplace();
     for (std::uint32_t run = 0; run < amount.runs; ++run) {
-        std::vector<double> library_us;
-        std::vector<double> raw_us;
-        std::vector<double> difference_us;
+        RunOf by_library;
+        RunOf by_raw;
         for (std::uint32_t round = 0; round < kWarmup + amount.rounds; ++round) {
-            const bool library_first = round % 2 == 0;
-            const double first = library_first ? time_us(library) : time_us(raw);
-            const double second = library_first ? time_us(raw) : time_us(library);
-            if (round < kWarmup) continue;
-            library_us.push_back(library_first ? first : second);
-            raw_us.push_back(library_first ? second : first);
-            difference_us.push_back(library_us.back() - raw_us.back());
+            const auto a_b_b_a = [&](auto& a, auto& b, RunOf& by_a, RunOf& by_b) {
+                const Took first = take_time(driver, a);
+                const Took second = take_time(driver, b);
+                const Took third = take_time(driver, b);
+                const Took fourth = take_time(driver, a);
+                if (round < kWarmup) return;
+                by_a.add(first, fourth);
+                by_b.add(second, third);
+            };
+            if (round % 2 == 0) {
+                a_b_b_a(library, raw, by_library, by_raw);
+            } else {
+                a_b_b_a(raw, library, by_raw, by_library);
+            }
         }
-        comparison.library.run_medians_us.push_back(median_of(std::move(library_us)));
-        comparison.raw->run_medians_us.push_back(median_of(std::move(raw_us)));
-        comparison.difference->run_medians_us.push_back(median_of(std::move(difference_us)));
+        add_run(comparison, by_library, by_raw);
     }
 }
 

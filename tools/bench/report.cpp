@@ -20,6 +20,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr auto kTableRow = "{:<31} {:>32} {:>32} {:>26} {:>26} {:>7}\n";
+
 std::string now_utc() {
     const std::time_t now = std::time(nullptr);
     std::tm parts{};
@@ -52,13 +54,14 @@ std::string spread_text(const Series& series) {
     return pingpong::formatted("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
 }
 
-std::string difference_text(const Comparison& comparison) {
-    if (!comparison.difference) {
-        return pingpong::formatted("{:+.3f}", comparison.library.median() - comparison.raw->median());
-    }
-    const Series& difference = *comparison.difference;
+std::string difference_text(const Series& difference) {
     return pingpong::formatted("{:+.3f} ({:+.3f}..{:+.3f})", difference.median(), difference.least(),
                                difference.most());
+}
+
+std::string difference_text(const Comparison& comparison) {
+    if (comparison.difference) return difference_text(*comparison.difference);
+    return pingpong::formatted("{:+.3f}", comparison.library.median() - comparison.raw->median());
 }
 
 Json to_json(const Series& series) {
@@ -75,27 +78,23 @@ Json to_json(const Comparison& comparison) {
         if (comparison.difference) json["difference"] = to_json(*comparison.difference);
         json["ratio"] = comparison.library.median() / comparison.raw->median();
     }
+    if (comparison.own) {
+        json["own_us"] = {{"library", to_json(comparison.own->library)},
+                          {"raw", to_json(comparison.own->raw)},
+                          {"difference", to_json(comparison.own->difference)}};
+    }
+    for (const auto& [name, series] : comparison.beside) json["beside"][name] = to_json(series);
     return json;
 }
 
 }  // namespace
 
-double median_of(std::vector<double> values) {
-    if (values.empty()) throw std::logic_error("the median of nothing");
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
-double Series::median() const { return median_of(run_medians_us); }
-double Series::least() const { return *std::min_element(run_medians_us.begin(), run_medians_us.end()); }
-double Series::most() const { return *std::max_element(run_medians_us.begin(), run_medians_us.end()); }
-
-Setting setting_of(fabricmem::Driver& driver, int device, std::string refused) {
+Setting setting_of(fabricmem::Driver& driver, int device, std::optional<Cpus> cpus, std::string refused) {
     Setting setting{.date = now_utc(),
                     .driver = std::string(driver.name()),
                     .driver_version = driver_version(driver),
                     .device = pingpong::formatted("{} ({})", device, pingpong::device_name(driver, device)),
+                    .cpus = cpus,
                     .caveat = {},
                     .refused = std::move(refused)};
     if (setting.driver != "cuda") {
@@ -115,18 +114,32 @@ void print_setting(const Setting& setting, const Options& options) {
     pingpong::print(stdout,
                     "microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
                     options.runs, options.rounds);
-    pingpong::print(stdout, "difference: of each round, where library and raw take turns; else of the medians\n");
-    pingpong::print(stdout, "{:<22} {:>32} {:>32} {:>26} {:>7}\n", "", "library", "raw", "difference", "ratio");
+    pingpong::print(stdout, "difference: of each round A B B A of library and raw; of the ping-pong, of the medians\n");
+    pingpong::print(stdout,
+                    "own: the same, of the time outside the driver's calls; null: raw in the library's place\n");
+    if (setting.cpus) {
+        pingpong::print(stdout, "this process stays on CPU {}, the other one on CPU {}\n", setting.cpus->first,
+                        setting.cpus->second);
+    } else {
+        pingpong::print(stdout, "the processes stay on no CPU: there are no two to choose from\n");
+    }
+    pingpong::print(stdout, kTableRow, "", "library", "raw", "difference", "own", "ratio");
     std::fflush(stdout);
 }
 
 void print_row(const Comparison& comparison) {
-    pingpong::print(stdout, "{:<22} {:>32}", comparison.name, spread_text(comparison.library));
+    std::array<std::string, 4> cells{};
     if (comparison.raw) {
-        pingpong::print(stdout, " {:>32} {:>26} {:>7.3f}", spread_text(*comparison.raw), difference_text(comparison),
-                        comparison.library.median() / comparison.raw->median());
+        cells[0] = spread_text(*comparison.raw);
+        cells[1] = difference_text(comparison);
+        cells[3] = pingpong::formatted("{:.3f}", comparison.library.median() / comparison.raw->median());
     }
-    pingpong::print(stdout, "\n");
+    if (comparison.own) cells[2] = difference_text(comparison.own->difference);
+    pingpong::print(stdout, kTableRow, comparison.name, spread_text(comparison.library), cells[0], cells[1], cells[2],
+                    cells[3]);
+    for (const auto& [name, series] : comparison.beside) {
+        pingpong::print(stdout, kTableRow, "  " + name, "", spread_text(series), "", "", "");
+    }
     std::fflush(stdout);
 }
 
@@ -136,6 +149,7 @@ void print_json(const Setting& setting, const Options& options, const std::vecto
                   {"driver", setting.driver},
                   {"driver_version", setting.driver_version},
                   {"device", setting.device},
+                  {"cpus", setting.cpus ? Json{setting.cpus->first, setting.cpus->second} : Json()},
                   {"context", options.context == Context::held ? "held" : "none"},
                   {"caveat", setting.caveat.empty() ? Json() : Json(setting.caveat)},
                   {"real_driver_answer", setting.refused.empty() ? Json() : Json(setting.refused)},

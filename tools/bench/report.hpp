@@ -2,6 +2,7 @@
 // What was measured where, as a table or as JSON.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 
 #include "measure.hpp"
 #include "options.hpp"
+#include "pin.hpp"
 
 namespace bench {
 
@@ -18,11 +20,12 @@ struct Setting {
     std::string driver;          ///< "cuda"
     std::string driver_version;  ///< "CUDA 13.0, kernel module 580.159.04"
     std::string device;
-    std::string caveat;   ///< empty: none
-    std::string refused;  ///< what the real driver answered where `auto` did not take it; else empty
+    std::optional<Cpus> cpus;  ///< that the processes stay on
+    std::string caveat;        ///< empty: none
+    std::string refused;       ///< what the real driver answered where `auto` did not take it; else empty
 };
 
-[[nodiscard]] Setting setting_of(fabricmem::Driver& driver, int device, std::string refused);
+[[nodiscard]] Setting setting_of(fabricmem::Driver& driver, int device, std::optional<Cpus> cpus, std::string refused);
 
 void print_setting(const Setting& setting, const Options& options);
 void print_row(const Comparison& comparison);
