@@ -31,7 +31,8 @@ CUdeviceptr pointer(const void* address) noexcept {
 }
 
 // What a probe touches memory with. It reads back into pageable memory: freeing page-locked memory waits for all of the
-// GPU's work, other people's too (an H100's driver hung in cuMemFreeHost under a stream that was held up).
+// GPU's work, other people's too (an H100's driver hung in cuMemFreeHost under a stream that was held up). A copy into
+// pageable memory is over when the call is, so it is made when the stream has come to rest.
 struct Touch {
     Touch(Driver& driver_to_use, int ordinal)
         : driver(driver_to_use),
@@ -53,7 +54,6 @@ struct Touch {
 void wait(Touch& touch, const char* call, FabricBuffer& own, ImportedFabricBuffer& imported) {
     if (detail::wait_for(touch.driver, touch.stream.get(), touch.deadline) == detail::Finished::yes) return;
     touch.stream.abandon();
-    (void)touch.seen.release();  // a copy into it may be under way for ever
     touch.current.keep_alive();
     BufferParts::of(own).give_up();
     BufferParts::of(imported).give_up();

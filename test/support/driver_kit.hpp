@@ -132,6 +132,12 @@ public:
         return driver_.mem_release(handle_);
     }
 
+    /// Forgets all of it: the driver takes it along when it ends.
+    void abandon() {
+        mapped_ = false;
+        owned_ = false;
+        address_ = 0;
+    }
     /// All of it; the first failure's code.
     CUresult destroy() {
         CUresult result = unmap();
