@@ -19,7 +19,7 @@ function(fabricmem_own_target target)
         -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
         $<$<BOOL:${FABRICMEM_WARNINGS_AS_ERRORS}>:-Werror>
         # GCC 12 sees overlaps and overflows in what it inlines of std::string (its bug 105651).
-        $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict;-Wno-stringop-overflow>)
+        $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-array-bounds>)
     if(FABRICMEM_PRECOMPILED_HEADERS)  # programs too: what is compiled with -fPIE can't use what was with -fPIC
         set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
         target_compile_options(${target} PRIVATE -fPIC)
