@@ -9,6 +9,7 @@
 #include "buffer/buffer_parts.hpp"
 #include "buffer/zero.hpp"
 #include "driver/driver_state.hpp"
+#include "error/refuse.hpp"
 #include "error/result_name.hpp"
 #include "log/log.hpp"
 #include "platform/random_id.hpp"
@@ -22,6 +23,7 @@ using detail::BufferParts;
 using detail::CallContext;
 using detail::DriverState;
 using detail::MemoryFacts;
+using detail::refuse;
 
 constexpr std::uint64_t kBytesMax = std::uint64_t{1} << 47;
 
@@ -34,10 +36,6 @@ struct Plan {
     Access access;
     HostAccess host = HostAccess::none;
 };
-
-[[noreturn]] void refuse(std::string what) {
-    throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(what)});
-}
 
 void check_sizes(std::uint64_t bytes, const FabricBufferOptions& options) {
     if (bytes == 0) refuse("a buffer of 0 bytes");

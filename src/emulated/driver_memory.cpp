@@ -58,8 +58,6 @@ Slowed slowed(const World& world, CallCost cost, std::size_t bytes = 0) {
     return {world.fabric.latency_factor(), cost, bytes};
 }
 
-std::uintptr_t to_address(CUdeviceptr address) noexcept { return static_cast<std::uintptr_t>(address); }
-
 CUresult new_descriptor(const Memory& memory, void* result) {
     const int copy = ::fcntl(memory.descriptor(), F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return out_of_memory("fcntl", errno);

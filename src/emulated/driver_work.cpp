@@ -8,8 +8,6 @@ namespace {
 
 constexpr unsigned int kWaitOperations = 3;
 
-std::uintptr_t to_address(CUdeviceptr address) noexcept { return static_cast<std::uintptr_t>(address); }
-
 Work copy_work(std::uintptr_t destination, std::uintptr_t source, std::size_t bytes) {
     Work work;
     work.kind = Work::Kind::copy;

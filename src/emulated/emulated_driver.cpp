@@ -8,6 +8,7 @@
 #include <fabricmem/error.hpp>
 
 #include "emulated/numbers.hpp"
+#include "error/refuse.hpp"
 #include "text/text.hpp"
 
 namespace fabricmem {
@@ -27,10 +28,6 @@ void abandon(World* world) noexcept {
     world->next_abandoned = g_abandoned.load(std::memory_order_relaxed);
     while (!g_abandoned.compare_exchange_weak(world->next_abandoned, world, std::memory_order_release)) {
     }
-}
-
-[[noreturn]] void refuse(std::string statement) {
-    throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(statement)});
 }
 
 void check(const EmulatedOptions& options) {

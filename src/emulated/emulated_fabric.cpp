@@ -11,6 +11,7 @@
 
 #include "emulated/fabric.hpp"
 #include "emulated/scenario_limits.hpp"
+#include "error/refuse.hpp"
 #include "text/text.hpp"
 
 namespace fabricmem {
@@ -18,11 +19,8 @@ namespace fabricmem {
 namespace {
 
 using detail::formatted;
+using detail::refuse;
 using detail::emulated::Switch;
-
-[[noreturn]] void refuse(std::string statement) {
-    throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(statement)});
-}
 
 // A switch, and the words for its values from 0 up. `rest`: what may be given besides them.
 struct Row {

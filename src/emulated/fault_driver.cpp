@@ -10,18 +10,16 @@
 #include <fabricmem/error.hpp>
 
 #include "emulated/fault_rules.hpp"
+#include "error/refuse.hpp"
 #include "text/text.hpp"
 
 namespace fabricmem {
 namespace {
 
 using detail::formatted;
+using detail::refuse;
 
 constexpr auto kLongestDelay = std::chrono::hours(24);
-
-[[noreturn]] void refuse(std::string what) {
-    throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(what)});
-}
 
 // "mem_create", "cuMemCreate" -> "memcreate": the seam's names and CUDA's differ in nothing else.
 std::string plain(std::string_view name) {

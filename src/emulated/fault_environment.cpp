@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kVariable = "FABRICMEM_FAULTS";
 
-[[noreturn]] void refuse(std::string_view rule, std::string_view why) {
+[[noreturn]] void refuse_rule(std::string_view rule, std::string_view why) {
     throw Error({.kind = ErrorKind::bad_argument,
                  .subject = detail::formatted("{}: the rule \"{}\" {}", kVariable, rule, why)});
 }
@@ -31,7 +31,7 @@ Number number_in(std::string_view rule, std::string_view text) {
     Number value{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size())
-        refuse(rule, detail::formatted("has \"{}\" where a number belongs", text));
+        refuse_rule(rule, detail::formatted("has \"{}\" where a number belongs", text));
     return value;
 }
 
@@ -47,7 +47,7 @@ std::string_view take_after(std::string_view& text, char mark) {
 
 CUresult result_in(std::string_view rule, std::string_view text) {
     const int number = number_in<int>(rule, text);
-    if (number < 1 || number > CUDA_ERROR_UNKNOWN) refuse(rule, "fails with what is no CUresult of a failure");
+    if (number < 1 || number > CUDA_ERROR_UNKNOWN) refuse_rule(rule, "fails with what is no CUresult of a failure");
     return static_cast<CUresult>(number);
 }
 
@@ -55,7 +55,7 @@ Fault fault_in(std::string_view rule) {
     Fault fault;
     std::string_view which = rule;
     std::string_view effect = take_after(which, '=');
-    if (effect.empty()) refuse(rule, "has no \"=\"");
+    if (effect.empty()) refuse_rule(rule, "has no \"=\"");
     const std::string_view argument = take_after(effect, ':');
     if (effect == "fail") {
         if (!argument.empty()) fault.result = result_in(rule, argument);
@@ -65,16 +65,16 @@ Fault fault_in(std::string_view rule) {
     } else if (effect == "hang" && argument.empty()) {
         fault.effect = Fault::Effect::hang;
     } else {
-        refuse(rule, "is none of fail, fail:CURESULT, delay:MICROSECONDS, hang");
+        refuse_rule(rule, "is none of fail, fail:CURESULT, delay:MICROSECONDS, hang");
     }
     if (const std::string_view chance = take_after(which, '%'); !chance.empty())
         fault.probability = number_in<double>(rule, chance);
     if (const std::string_view number = take_after(which, '#'); !number.empty()) {
         fault.number = number_in<std::uint64_t>(rule, number);
-        if (fault.number == 0) refuse(rule, "names call 0: they are counted from 1");
+        if (fault.number == 0) refuse_rule(rule, "names call 0: they are counted from 1");
     }
     which = trimmed(which);
-    if (which.empty()) refuse(rule, "names no call (* is every one)");
+    if (which.empty()) refuse_rule(rule, "names no call (* is every one)");
     if (which != "*") fault.call = which;
     return fault;
 }
@@ -102,7 +102,7 @@ std::shared_ptr<Driver> with_faults_from_environment(std::shared_ptr<Driver> dri
         try {
             faulty->add(std::move(fault));
         } catch (const Error& error) {
-            refuse(rule, detail::formatted("is refused: {}", error.details().subject));
+            refuse_rule(rule, detail::formatted("is refused: {}", error.details().subject));
         }
     }
     return faulty;

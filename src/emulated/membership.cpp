@@ -8,6 +8,7 @@
 #include <fabricmem/error.hpp>
 
 #include "emulated/numbers.hpp"
+#include "error/refuse.hpp"
 #include "text/text.hpp"
 
 namespace fabricmem::detail::emulated {
@@ -21,10 +22,6 @@ namespace {
                  .subject = "the emulated driver",
                  .cause = cause,
                  .cure = "ask for at least one device"});
-}
-
-[[noreturn]] void refuse(std::string statement) {
-    throw Error({.kind = ErrorKind::bad_argument, .subject = std::move(statement)});
 }
 
 }  // namespace

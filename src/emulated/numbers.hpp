@@ -34,6 +34,10 @@ inline constexpr unsigned int kAccessReadWrite = 3;
 inline const auto kStreamLegacy = reinterpret_cast<CUstream>(std::uintptr_t{1});
 inline const auto kStreamPerThread = reinterpret_cast<CUstream>(std::uintptr_t{2});
 
+[[nodiscard]] constexpr std::uintptr_t to_address(CUdeviceptr address) noexcept {
+    return static_cast<std::uintptr_t>(address);
+}
+
 /// FNV-1a, then mixed: good enough to tell names apart and to notice damage, not a secret.
 [[nodiscard]] constexpr std::uint64_t mix(std::uint64_t value) noexcept {
     value ^= value >> 30;

@@ -13,9 +13,8 @@ using namespace fabricmem::detail::libcuda;
 
 namespace {
 
-constexpr unsigned int kKnownFlags = 0xff;  // CU_CTX_FLAGS_MASK of CUDA 12.3
-constexpr unsigned int kApiVersion = 3020;  // invented
-constexpr int kGreatestPriority = -5;       // invented: as an H100 is said to have it
+constexpr unsigned int kKnownContextFlags = 0xff;  // CU_CTX_FLAGS_MASK of CUDA 12.3
+constexpr unsigned int kApiVersion = 3020;         // invented
 constexpr std::pair<int, std::size_t> kLimits[] = {
     // invented: CU_LIMIT_* and the values that a new context has
     {CU_LIMIT_STACK_SIZE, 1024},
@@ -47,7 +46,7 @@ const std::size_t* default_limit(CUlimit limit) {
 
 CUresult create(CUcontext* context, unsigned int flags, CUdevice device) {
     return with_world([&](World& world) {
-        if (context == nullptr || (flags & ~kKnownFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
+        if (context == nullptr || (flags & ~kKnownContextFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
         emulated::ThreadState* const state = emulated::thread_state(world.life);
         if (state == nullptr) return CUDA_ERROR_DEINITIALIZED;
@@ -71,7 +70,7 @@ CUresult with_this_or_current(CUcontext context, Function&& function) {
 CUresult set_primary_flags(CUdevice device, unsigned int flags) {
     return with_world([&](World& world) {
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        if ((flags & ~kKnownFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
+        if ((flags & ~kKnownContextFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
         world.contexts[static_cast<std::size_t>(device)]->flags = flags;
         return CUDA_SUCCESS;
     });
@@ -178,7 +177,7 @@ FABRICMEM_CUDA cuCtxGetFlags(unsigned int* flags) {
 }
 FABRICMEM_CUDA cuCtxSetFlags(unsigned int flags) {
     return with_context([&](World&, Context& context) {
-        if ((flags & ~kKnownFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
+        if ((flags & ~kKnownContextFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
         context.flags = flags;
         return CUDA_SUCCESS;
     });

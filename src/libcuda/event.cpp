@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned int kTimeless = CU_EVENT_DISABLE_TIMING;
 constexpr unsigned int kBetweenProcesses = CU_EVENT_INTERPROCESS;
-constexpr unsigned int kKnownFlags = CU_EVENT_BLOCKING_SYNC | kTimeless | kBetweenProcesses;
+constexpr unsigned int kKnownEventFlags = CU_EVENT_BLOCKING_SYNC | kTimeless | kBetweenProcesses;
 
 CUresult record(CUevent event, CUstream stream, unsigned int flags) {
     return with_stream(stream, [&](World& world, const auto& found) {
@@ -37,7 +37,8 @@ CUresult elapsed(float* milliseconds, CUevent start, CUevent end) {
 FABRICMEM_CUDA cuEventCreate(CUevent* event, unsigned int flags) {
     return with_context([&](World& world, Context& context) {
         const bool timed_between_processes = (flags & kBetweenProcesses) != 0 && (flags & kTimeless) == 0;
-        if (event == nullptr || (flags & ~kKnownFlags) != 0 || timed_between_processes) return CUDA_ERROR_INVALID_VALUE;
+        if (event == nullptr || (flags & ~kKnownEventFlags) != 0 || timed_between_processes)
+            return CUDA_ERROR_INVALID_VALUE;
         *event = world.streams.create_event(context, flags);
         return CUDA_SUCCESS;
     });

@@ -26,6 +26,8 @@ namespace fabricmem::detail::libcuda {
 using emulated::Context;
 using emulated::World;
 
+inline constexpr int kGreatestPriority = -5;  // invented: as an H100 is said to have it
+
 struct Backend {
     std::shared_ptr<Driver> driver;
     emulated::EmulatedDriver* emulator = nullptr;  ///< what `driver` is, or wraps

@@ -10,8 +10,6 @@ using namespace fabricmem::detail::libcuda;
 
 namespace {
 
-constexpr int kGreatestPriority = -5;  // as cuCtxGetStreamPriorityRange says
-
 CUresult wait_value32(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned int flags) {
     return with_driver([&](Driver& driver) { return driver.stream_wait_value32(stream, address, value, flags); });
 }
