@@ -218,6 +218,7 @@ TEST_CASE("Memory that work is queued on is freed after the work alone", "[emula
             result = pinned ? driver->mem_free_host(host) : driver->mem_free(device);
             freed = true;
         });
+        for (int i = 0; i < 2000; ++i) std::this_thread::yield();
         CHECK_FALSE(freed);  // not while the word is 0
         CHECK(driver->stream_query(stream) == CUDA_ERROR_NOT_READY);
         std::atomic_ref<std::uint32_t>(*word).store(1);
