@@ -80,6 +80,21 @@ TEST_CASE("A handle exported while the daemon was down is single-node for ever, 
     CHECK(try_import(*rack.there, memory.bytes()) == CUDA_SUCCESS);
 }
 
+TEST_CASE("A buffer that was exported while the daemon was down is exported again, and is good elsewhere",
+          "[emulated]") {
+    const Rack rack;
+    rack.fabric->set_imex_daemon("node0", ImexDaemon::down);
+    const FabricBuffer buffer(rack.here, 5000, {.location = Location::device(0)});
+    const HandleBlob before = buffer.blob();
+    CHECK(!import_if_alive(rack.there, buffer.export_again()).has_value());  // no better yet
+    rack.fabric->set_imex_daemon("node0", ImexDaemon::ready);
+    CHECK(!import_if_alive(rack.there, before).has_value());
+    const HandleBlob again = buffer.export_again();
+    CHECK(again.handle != before.handle);
+    CHECK(import_if_alive(rack.there, again).has_value());
+    CHECK(buffer.blob() == before);
+}
+
 TEST_CASE("The library names the exporter's daemon for a single-node handle", "[emulated]") {
     const Rack rack;
     rack.fabric->set_imex_daemon("node0", ImexDaemon::down);

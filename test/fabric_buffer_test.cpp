@@ -71,6 +71,27 @@ TEST_CASE("A buffer's blob says where the memory is and who made it", "[buffer][
     CHECK(other.blob().allocation_id != blob.allocation_id);
 }
 
+TEST_CASE("A buffer exported again is the same memory, under a blob of now", "[buffer][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(under_test);
+    const auto driver = std::make_shared<FaultDriver>(under_test);
+    FabricBuffer buffer(driver, 5000, {.location = Location::host_numa(0), .generation = 7});
+    static_cast<unsigned char*>(buffer.address())[4999] = 0x5a;
+    driver->forget();
+    HandleBlob again = buffer.export_again();
+    CHECK(driver->calls() == std::vector<std::string>{"mem_export_to_shareable_handle"});
+    CHECK(again.created_ns.value_or(0) > buffer.blob().created_ns.value_or(0));
+    {
+        const ImportedFabricBuffer peer(driver, again);
+        CHECK(peer.bytes() == 5000);
+        CHECK(static_cast<const unsigned char*>(peer.address())[4999] == 0x5a);
+    }
+    again.created_ns = buffer.blob().created_ns;
+    again.handle = buffer.blob().handle;
+    CHECK(again == buffer.blob());
+    buffer.close();
+    CHECK(kind_of([&] { static_cast<void>(buffer.export_again()); }) == ErrorKind::closed);
+}
+
 TEST_CASE("Host memory is loaded and stored by the CPU and seen by copies", "[buffer][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
     const PrimaryContext context(driver, 0);

@@ -79,6 +79,11 @@ public:
     CUresult mem_address_free(CUdeviceptr address, std::size_t bytes) noexcept override {
         return ++calls, ForwardingDriver::mem_address_free(address, bytes);
     }
+    CUresult mem_export_to_shareable_handle(void* shareable, CUmemGenericAllocationHandle handle,
+                                            CUmemAllocationHandleType type,
+                                            unsigned long long flags) noexcept override {
+        return ++calls, ForwardingDriver::mem_export_to_shareable_handle(shareable, handle, type, flags);
+    }
     std::atomic<int> calls{0};
 };
 
@@ -95,6 +100,7 @@ bool refused_in_child(Action&& action) {
 int in_child(const std::shared_ptr<Tripwire>& driver, FabricBuffer& own, FabricBuffer& closed,
              std::optional<ImportedFabricBuffer>& imported, ImportedFabricBuffer& closed_import, bool& torn_down) {
     const HandleBlob blob = own.blob();
+    if (!refused_in_child([&] { static_cast<void>(own.export_again()); })) return kNoTypedError;
     { const FabricBuffer dying = std::move(own); }
     imported.reset();
     if (driver->calls != 0 || torn_down) return kCalledTheDriver;
@@ -133,6 +139,7 @@ TEST_CASE("After fork the child's buffers do nothing and its calls are typed err
     FabricBuffer closed(driver, 1);
     std::optional<ImportedFabricBuffer> imported(std::in_place, driver, own.blob());
     ImportedFabricBuffer closed_import(driver, own.blob());
+    driver->calls = 0;
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) ::_exit(in_child(driver, own, closed, imported, closed_import, torn_down));

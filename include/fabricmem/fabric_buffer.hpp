@@ -178,6 +178,14 @@ public:
     /// forked child or once the driver has shut down at exit.
     ~FabricBuffer();
 
+    /// The same memory exported afresh: blob() with the handle that the driver gives now, and `created_ns` of now. A
+    /// handle that was exported while this node's IMEX daemon was not up works on this node alone, for ever; a fresh
+    /// one is good. Where nothing has changed the driver gives the same 64 bytes. blob() stays as it is. Threads: a
+    /// const member.
+    ///
+    /// Throws Error: closed; unsupported in a forked child; as the constructor where the driver call failed.
+    [[nodiscard]] HandleBlob export_again() const;
+
     /// Unmaps, releases and gives the address back. Importers keep their mappings and the bytes in them; nobody can
     /// import the memory any more once the last reference is gone.
     ///

@@ -147,6 +147,16 @@ void give_access(BufferParts& parts, HostAccess host, Zeroing zeroing, const Cal
     detail::grant_access(*parts.driver, whole, parts.access, host, about);
 }
 
+void export_to(HandleBlob& blob, const BufferParts& parts) {
+    detail::check(parts.driver->mem_export_to_shareable_handle(blob.handle.data(), parts.allocation.get(),
+                                                               CU_MEM_HANDLE_TYPE_FABRIC, 0),
+                  *parts.driver, [&] {
+                      return CallContext{.call = "cuMemExportToShareableHandle",
+                                         .bytes = blob.mapped_bytes,
+                                         .location = parts.location};
+                  });
+}
+
 // Whatever can be done before memory is created is done then, and no line of code or data is touched without need:
 // creating host memory empties the CPU's caches, and so did the last buffer's.
 std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions& options) {
@@ -165,13 +175,7 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
     give_access(*parts, plan.host, options.zeroing, about);
     read_back(*parts, options, about);
     parts->blob.rdma = parts->rdma;
-    detail::check(calls.mem_export_to_shareable_handle(parts->blob.handle.data(), parts->allocation.get(),
-                                                       CU_MEM_HANDLE_TYPE_FABRIC, 0),
-                  calls, [&] {
-                      return CallContext{.call = "cuMemExportToShareableHandle",
-                                         .bytes = plan.mapped_bytes,
-                                         .location = plan.facts->location};
-                  });
+    export_to(parts->blob, *parts);
     parts->retire_address = options.retire_address;  // not before: a failure until here gave nobody the address
     if (options.on_make) options.on_make(parts->info());
     if (options.before_tear_down) parts->before_tear_down = std::move(options.before_tear_down);
@@ -219,6 +223,15 @@ FabricBuffer::FabricBuffer(std::shared_ptr<Driver> driver, std::uint64_t bytes, 
 FabricBuffer::FabricBuffer(FabricBuffer&&) noexcept = default;
 FabricBuffer& FabricBuffer::operator=(FabricBuffer&&) noexcept = default;
 FabricBuffer::~FabricBuffer() = default;
+
+HandleBlob FabricBuffer::export_again() const {
+    const BufferParts& own = open_parts();
+    detail::check_driver(own.driver);
+    HandleBlob blob = own.blob;
+    blob.created_ns = now_ns();
+    export_to(blob, own);
+    return blob;
+}
 
 CloseResult FabricBuffer::close() {
     const std::unique_ptr<BufferParts> owned = std::move(parts());  // closed from here on, whatever happens

@@ -251,7 +251,7 @@ Finding explain_gone(const HandleBlob& blob, Driver& driver) {
             "the exporter has released the memory or is gone; or, likely, its IMEX daemon was down when it exported: "
             "such a "
             "handle works on its own node alone, for ever",
-            "ask the exporter for a new blob, once its nvidia-imex is READY"};
+            "ask the exporter for a new blob (export_again() makes one), once its nvidia-imex is READY"};
 }
 
 Finding explain_import_channel(const HandleBlob& blob, Driver& driver) {

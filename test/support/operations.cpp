@@ -143,6 +143,9 @@ private:
             add_warm(kMake, name, nothing, make);
         }
         add("FabricBuffer::close()", name, make, [](Scene& scene) { scene.own->close(); });
+        if (all)
+            add("FabricBuffer::export_again()", name, make,
+                [](Scene& scene) { static_cast<void>(scene.own->export_again()); });
         add(
             "FabricBuffer::~FabricBuffer()", name, make, [](Scene& scene) { scene.own.reset(); }, Told::logged);
         add(
