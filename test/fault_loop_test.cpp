@@ -71,6 +71,7 @@ std::vector<Exempt> exemptions() {
         {"mem_release", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_address_free", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_import_from_shareable_handle", {}, "FabricBuffer::close", question},
+        {"mem_import_from_shareable_handle", {}, "Arena::close", question},
         {"mem_import_from_shareable_handle", {}, "probe", question},
         {"mem_import_from_shareable_handle",
          {CUDA_ERROR_NOT_SUPPORTED},

@@ -2,6 +2,7 @@
 // Everything but the seam itself (driver.hpp) and the emulated driver (emulated_driver.hpp).
 #pragma once
 
+#include <fabricmem/arena.hpp>
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/error.hpp>
 #include <fabricmem/fabric_buffer.hpp>

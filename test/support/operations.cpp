@@ -103,6 +103,7 @@ public:
             add(
                 "probe(const std::shared_ptr<Driver>& driver, const Location& location)", to_string(place), nothing,
                 [place](Scene& scene) { scene.probed = probe(scene.driver, place); }, Told::answered);
+            arenas(place);
         }
         const World world;  // for the places alone
         for (std::size_t i = 0; i < world.exporters.size(); ++i) imports_of(world.exporters[i].location(), i);
@@ -155,6 +156,50 @@ private:
                 scene.other.emplace(scene.driver, kBytes);
             },
             [](Scene& scene) { *scene.own = std::move(*scene.other); }, Told::logged);
+    }
+
+    void arenas(const Location& place) {
+        const std::string name = to_string(place);
+        const Step make = [place](Scene& scene) { scene.make_arena(place); };
+        const Step make_last = [place](Scene& scene) { scene.make_last_block(place); };
+        add_both(
+            "Arena::Arena(std::shared_ptr<Driver> driver, std::uint64_t bytes, FabricBufferOptions buffer_options = "
+            "{}, "
+            "ArenaOptions options = {})",
+            name, nothing, [place](Scene& scene) {
+                scene.arena.emplace(scene.driver, kBytes, FabricBufferOptions{.location = place});
+            });
+        add("Arena::export_again()", name, make, [](Scene& scene) { static_cast<void>(scene.arena->export_again()); });
+        add(
+            "Arena::close()", name,
+            [make](Scene& scene) {
+                make(scene);
+                scene.block.free();
+            },
+            [](Scene& scene) { scene.arena->close(); });
+        add(
+            "Arena::~Arena()", name,
+            [make](Scene& scene) {
+                make(scene);
+                scene.block.free();
+            },
+            [](Scene& scene) { scene.arena.reset(); }, Told::logged);
+        add(
+            "Arena::operator=(Arena&&)", name,
+            [make](Scene& scene) {
+                make(scene);
+                scene.block.free();
+                scene.other_arena.emplace(scene.driver, kBytes);
+            },
+            [](Scene& scene) { *scene.arena = std::move(*scene.other_arena); }, Told::logged);
+        add(
+            "Block::free()", name, make_last, [](Scene& scene) { scene.block.free(); }, Told::logged);
+        add(
+            "Block::~Block()", name, make_last, [](Scene& scene) { const Block last(std::move(scene.block)); },
+            Told::logged);
+        add(
+            "Block::operator=(Block&& other)", name, make_last,
+            [](Scene& scene) { scene.block = std::move(scene.other_block); }, Told::logged);
     }
 
     void imports(const std::string& name, const Step& before, const Blob& blob, const ImportOptions& options,
@@ -238,6 +283,24 @@ Quiet reads(std::string function, Read read) {
             }};
 }
 
+template <typename Read>
+Quiet of_arena(std::string function, Read read) {
+    return {std::move(function), [read](Scene& scene) {
+                scene.make_arena(Location::device(0));
+                scene.driver->forget();
+                static_cast<void>(read(*scene.arena));
+            }};
+}
+
+template <typename Read>
+Quiet of_block(std::string function, Read read) {
+    return {std::move(function), [read](Scene& scene) {
+                scene.make_arena(Location::device(0));
+                scene.driver->forget();
+                static_cast<void>(read(scene.block));
+            }};
+}
+
 }  // namespace
 
 World::World() : emulated(make_emulated_driver({.devices = 3, .numa_nodes = 2})) {
@@ -257,12 +320,26 @@ void Scene::clear() {
     other.reset();
     imported.reset();
     other_import.reset();
+    arena.reset();
+    other_arena.reset();
+    block = Block();
+    other_block = Block();
     probed.reset();
 }
 
 void Scene::make(const FabricBufferOptions& options) {
     own.emplace(driver, kBytes, options);
     if (options.retire_address == RetireAddress::yes) ++retired;
+}
+
+void Scene::make_arena(const Location& place) {
+    arena.emplace(driver, kBytes, FabricBufferOptions{.location = place});
+    block = arena->allocate(kBytes);
+}
+
+void Scene::make_last_block(const Location& place) {
+    make_arena(place);
+    arena.reset();
 }
 
 const std::vector<Operation>& operations() {
@@ -293,6 +370,44 @@ const std::vector<Quiet>& quiet_functions() {
              make_and_import(scene);
              scene.other_import.emplace(std::move(*scene.imported));
          }},
+        {"Arena::Arena(FabricBuffer buffer, ArenaOptions options = {})",
+         [](Scene& scene) {
+             FabricBuffer buffer(scene.driver, kBytes);
+             scene.driver->forget();
+             scene.arena.emplace(std::move(buffer));
+         }},
+        of_arena("Arena::Arena(Arena&&)",
+                 [](Arena& arena) {
+                     Arena moved(std::move(arena));
+                     arena = std::move(moved);
+                     return arena.is_open();
+                 }),
+        of_arena("Arena::allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = 64)",
+                 [](Arena& arena) { return arena.allocate(1); }),
+        of_arena("Arena::try_allocate(std::uint64_t bytes, std::uint64_t alignment_bytes = 64)",
+                 [](Arena& arena) { return arena.try_allocate(1); }),
+        of_arena("Arena::statistics()", [](const Arena& arena) { return arena.statistics(); }),
+        of_arena("Arena::blob()", [](const Arena& arena) { return arena.blob(); }),
+        of_arena("Arena::location()", [](const Arena& arena) { return arena.location(); }),
+        of_arena("Arena::access()", [](const Arena& arena) { return arena.access(); }),
+        of_arena("Arena::granularity()", [](const Arena& arena) { return arena.granularity(); }),
+        of_arena("Arena::address()", [](const Arena& arena) { return arena.address(); }),
+        of_arena("Arena::driver()", [](const Arena& arena) { return arena.driver(); }),
+        of_arena("Arena::is_open()", [](const Arena& arena) { return arena.is_open(); }),
+        {"Block::Block()", [](Scene& scene) { scene.other_block = Block(); }},
+        of_block("Block::Block(Block&& other)",
+                 [](Block& block) {
+                     Block moved(std::move(block));
+                     return moved;
+                 }),
+        of_block("Block::address()", [](const Block& block) { return block.address(); }),
+        of_block("Block::bytes()", [](const Block& block) { return block.bytes(); }),
+        of_block("Block::offset()", [](const Block& block) { return block.offset(); }),
+        of_block("Block::blob()", [](const Block& block) { return block.blob(); }),
+        of_block("Block::location()", [](const Block& block) { return block.location(); }),
+        of_block("Block::access()", [](const Block& block) { return block.access(); }),
+        of_block("Block::driver()", [](const Block& block) { return block.driver(); }),
+        of_block("Block::is_open()", [](const Block& block) { return block.is_open(); }),
         {"stuck_calls(const Driver& driver)",
          [](Scene& scene) {
              if (stuck_calls(*scene.driver) != 0) throw std::logic_error("a call is stuck");

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <fabricmem/arena.hpp>
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
@@ -34,6 +35,10 @@ struct Scene {
     void clear();
     /// Makes `own`, and counts the address that will stay reserved where that is asked for.
     void make(const FabricBufferOptions& options);
+    /// Makes `arena` and a block of it.
+    void make_arena(const Location& place);
+    /// The same, and ends the arena: the block is the last owner of the memory.
+    void make_last_block(const Location& place);
 
     const World& world;
     std::shared_ptr<FaultDriver> driver;
@@ -41,6 +46,10 @@ struct Scene {
     std::optional<FabricBuffer> other;
     std::optional<ImportedFabricBuffer> imported;
     std::optional<ImportedFabricBuffer> other_import;
+    std::optional<Arena> arena;
+    std::optional<Arena> other_arena;
+    Block block;
+    Block other_block;
     std::optional<ProbeResult> probed;
     std::size_t retired = 0;  // ranges that stay reserved once all this is cleared
 };

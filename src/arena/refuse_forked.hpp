@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fabricmem/error.hpp>
+
+namespace fabricmem::detail {
+
+[[noreturn]] inline void refuse_forked_arena() {
+    throw Error({.kind = ErrorKind::unsupported,
+                 .subject = "the arena was made before this process was forked",
+                 .cause = "CUDA does not survive fork()",
+                 .cure = "start the child with exec, and make its arena there"});
+}
+
+}  // namespace fabricmem::detail
