@@ -67,6 +67,7 @@ std::vector<Exempt> exemptions() {
         {"device_primary_ctx_release", {}, "", "given back by a destructor, which logs"},
         {"stream_destroy", {CUDA_ERROR_DEINITIALIZED}, kOwn, at_exit},
         {"stream_destroy", {}, "probe", "given back by a destructor, which logs"},
+        {"stream_destroy", {CUDA_ERROR_DEINITIALIZED}, "FlagSlots", at_exit},
         {"mem_unmap", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_release", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},
         {"mem_address_free", {CUDA_ERROR_DEINITIALIZED}, "", at_exit},

@@ -6,6 +6,7 @@
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/error.hpp>
 #include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/flag_slots.hpp>
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/log.hpp>
 #include <fabricmem/platform.hpp>

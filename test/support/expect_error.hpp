@@ -34,3 +34,13 @@ ErrorKind kind_of(Action&& action) {
 inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 }  // namespace fabricmem::test
+
+/// The expression has to throw an Error of that kind, with `part` in its text.
+#define FABRICMEM_CHECK_ERROR(expression, expected, part)                              \
+    do {                                                                               \
+        const auto thrown = fabricmem::test::error_of([&] { (void)(expression); });    \
+        REQUIRE(thrown.has_value());                                                   \
+        CHECK(to_string(thrown->kind()) == to_string(fabricmem::ErrorKind::expected)); \
+        INFO(thrown->what());                                                          \
+        CHECK(fabricmem::test::contains(thrown->what(), part));                        \
+    } while (false)

@@ -104,6 +104,7 @@ public:
                 "probe(const std::shared_ptr<Driver>& driver, const Location& location)", to_string(place), nothing,
                 [place](Scene& scene) { scene.probed = probe(scene.driver, place); }, Told::answered);
             arenas(place);
+            flags(place);
         }
         const World world;  // for the places alone
         for (std::size_t i = 0; i < world.exporters.size(); ++i) imports_of(world.exporters[i].location(), i);
@@ -202,6 +203,55 @@ private:
             [](Scene& scene) { scene.block = std::move(scene.other_block); }, Told::logged);
     }
 
+    // On host memory the CPU does it all, but for what finds that out.
+    void flags(const Location& place) {
+        const std::string name = to_string(place);
+        const Step make_block = [place](Scene& scene) { scene.make_arena(place); };
+        const Step over_block = [](Scene& scene) { scene.slots.emplace(std::move(scene.block)); };
+        const Step make = [make_block, over_block](Scene& scene) {
+            make_block(scene);
+            over_block(scene);
+        };
+        const Step import = [make_block](Scene& scene) {
+            make_block(scene);
+            scene.imported.emplace(scene.driver, scene.arena->blob());
+        };
+        const auto over_import = [](Scene& scene) {
+            scene.slots.emplace(std::make_shared<const ImportedFabricBuffer>(std::move(*scene.imported)), 0, 4);
+        };
+        if (place.is_host()) return;
+        add_both("FlagSlots::FlagSlots(Block block, const FlagSlotsOptions& options = {})", name, make_block,
+                 over_block);
+        add_both(
+            "FlagSlots::FlagSlots(std::shared_ptr<const ImportedFabricBuffer> buffer, std::uint64_t offset, "
+            "std::size_t "
+            "count, const FlagSlotsOptions& options = {})",
+            name, import, over_import);
+        add("FlagSlots::store(std::size_t index, const Value& value)", name, make,
+            [](Scene& scene) { scene.slots->store(0, SlotMessage{.sequence = 1, .payload = {}}); });
+        add("FlagSlots::load(std::size_t index)", name, make,
+            [](Scene& scene) { static_cast<void>(scene.slots->load(0)); });
+        add("FlagSlots::wait_until(std::size_t index, const Awaited& value, std::chrono::steady_clock::time_point "
+            "deadline, Until until = Until::equal)",
+            name, make, [](Scene& scene) {
+                static_cast<void>(
+                    scene.slots->wait_until(0, 0, std::chrono::steady_clock::now() + std::chrono::seconds(60)));
+            });
+        add("FlagSlots::reset(std::size_t index)", name, make, [](Scene& scene) { scene.slots->reset(0); });
+        add("FlagSlots::reset_all()", name, make, [](Scene& scene) { scene.slots->reset_all(); });
+        add(
+            "FlagSlots::~FlagSlots()", name, make, [](Scene& scene) { scene.slots.reset(); }, Told::logged);
+        add(
+            "FlagSlots::operator=(FlagSlots&&)", name,
+            [make, make_block](Scene& scene) {
+                make(scene);
+                scene.block = scene.arena->try_allocate(64).value_or(Block());
+                scene.other_arena.emplace(scene.driver, kBytes);
+                scene.other_slots.emplace(scene.other_arena->allocate(64));
+            },
+            [](Scene& scene) { *scene.slots = std::move(*scene.other_slots); }, Told::logged);
+    }
+
     void imports(const std::string& name, const Step& before, const Blob& blob, const ImportOptions& options,
                  bool cold) {
         constexpr const char* kImport =
@@ -293,6 +343,16 @@ Quiet of_arena(std::string function, Read read) {
 }
 
 template <typename Read>
+Quiet of_slots(std::string function, Read read) {
+    return {std::move(function), [read](Scene& scene) {
+                scene.make_arena(Location::device(0));
+                scene.slots.emplace(std::move(scene.block));
+                scene.driver->forget();
+                static_cast<void>(read(*scene.slots));
+            }};
+}
+
+template <typename Read>
 Quiet of_block(std::string function, Read read) {
     return {std::move(function), [read](Scene& scene) {
                 scene.make_arena(Location::device(0));
@@ -320,6 +380,8 @@ void Scene::clear() {
     other.reset();
     imported.reset();
     other_import.reset();
+    slots.reset();
+    other_slots.reset();
     arena.reset();
     other_arena.reset();
     block = Block();
@@ -408,6 +470,14 @@ const std::vector<Quiet>& quiet_functions() {
         of_block("Block::access()", [](const Block& block) { return block.access(); }),
         of_block("Block::driver()", [](const Block& block) { return block.driver(); }),
         of_block("Block::is_open()", [](const Block& block) { return block.is_open(); }),
+        of_slots("FlagSlots::FlagSlots(FlagSlots&&)",
+                 [](FlagSlots<SlotMessage>& slots) {
+                     FlagSlots<SlotMessage> moved(std::move(slots));
+                     slots = std::move(moved);
+                     return slots.count();
+                 }),
+        of_slots("FlagSlots::count()", [](const FlagSlots<SlotMessage>& slots) { return slots.count(); }),
+        of_slots("FlagSlots::is_direct()", [](const FlagSlots<SlotMessage>& slots) { return slots.is_direct(); }),
         {"stuck_calls(const Driver& driver)",
          [](Scene& scene) {
              if (stuck_calls(*scene.driver) != 0) throw std::logic_error("a call is stuck");

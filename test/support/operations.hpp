@@ -15,6 +15,7 @@
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
+#include <fabricmem/flag_slots.hpp>
 #include <fabricmem/probe.hpp>
 
 namespace fabricmem::test {
@@ -50,6 +51,8 @@ struct Scene {
     std::optional<Arena> other_arena;
     Block block;
     Block other_block;
+    std::optional<FlagSlots<SlotMessage>> slots;
+    std::optional<FlagSlots<SlotMessage>> other_slots;
     std::optional<ProbeResult> probed;
     std::size_t retired = 0;  // ranges that stay reserved once all this is cleared
 };

@@ -48,6 +48,7 @@ private:
             std::string head = read_head();
             const char end = at_ < text_.size() ? text_[at_++] : '}';
             is_public = take_labels(head, is_public);
+            head = std::regex_replace(head, std::regex("^template <[^>]*> "), "");
             const bool is_class = std::regex_search(head, std::regex("^(class|struct) "));
             const bool promised = head.find("FABRICMEM_API") != std::string::npos;
             if (end == '{' && head.rfind("namespace", 0) == 0) {
@@ -95,7 +96,8 @@ private:
 
     void add(const std::string& type, const std::string& head) {
         static const std::regex function("((operator ?[^ (]+)|(~?\\w+)) ?(\\(.*)");
-        static const std::regex no_function("^(using|enum|static_assert|friend class|friend struct|template) ");
+        static const std::regex no_function(
+            "^(using|enum|static_assert|friend class|friend struct|template|static constexpr [\\w:]+ k[A-Z]\\w* =) ?");
         std::smatch parts;
         if (std::regex_search(head, no_function) || head.find("= delete") != std::string::npos) return;
         if (!std::regex_search(head, parts, function)) return;
