@@ -21,7 +21,8 @@ class Driver;
 
 namespace detail {
 struct BufferParts;
-}
+class ImportTask;
+}  // namespace detail
 
 /// Whether the CPU gets access through the address.
 enum class HostAccess : std::uint8_t {
@@ -226,6 +227,10 @@ public:
     /// and the buffer is closed all the same. With a tear_down_timeout also timed_out: the rest is given back when the
     /// call returns; and, with the buffer left open, conflict and system, as the constructor.
     void close();
+
+private:
+    friend class detail::ImportTask;
+    explicit ImportedFabricBuffer(std::unique_ptr<detail::BufferParts> parts) noexcept;
 };
 
 /// How many calls of this driver's were abandoned at a deadline (ImportOptions::timeout) and have not returned, or not

@@ -8,6 +8,7 @@
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/flag_slots.hpp>
 #include <fabricmem/handle_blob.hpp>
+#include <fabricmem/handshake.hpp>
 #include <fabricmem/log.hpp>
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>

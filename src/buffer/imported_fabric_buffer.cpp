@@ -7,6 +7,7 @@
 
 #include "buffer/buffer_parts.hpp"
 #include "buffer/deadline.hpp"
+#include "buffer/import.hpp"
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
 #include "text/text.hpp"
@@ -27,8 +28,9 @@ struct ImportPlan {
     HostAccess host = HostAccess::none;
 };
 
-// What can be told from the blob alone, before any driver call.
-void check_blob(const HandleBlob& blob) {
+}  // namespace
+
+void detail::check_blob(const HandleBlob& blob) {
     blob.validate();
     if (!blob.kinds.has(HandleKind::fabric)) {
         throw Error({.kind = ErrorKind::unsupported,
@@ -40,6 +42,8 @@ void check_blob(const HandleBlob& blob) {
     }
     throw Error({.kind = ErrorKind::bad_blob, .subject = "the blob's fabric handle is all zero"});
 }
+
+namespace {
 
 // Memory of that kind as this node could have it: for the driver's own granularity. The exporter's ordinals and NUMA
 // numbers mean nothing here.
@@ -108,9 +112,10 @@ ImportPlan make_plan(Driver& driver, const HandleBlob& blob, const ImportOptions
     return plan;
 }
 
-// `progress` is null where nobody may give the import up.
-std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const HandleBlob& blob,
-                                    const ImportOptions& options, detail::Progress* progress) {
+}  // namespace
+
+std::unique_ptr<BufferParts> detail::import(std::shared_ptr<Driver> driver, const HandleBlob& blob,
+                                            const ImportOptions& options, detail::Progress* progress) {
     ImportPlan plan = make_plan(*driver, blob, options);
     auto parts = std::make_unique<BufferParts>(std::move(driver), blob);
     Driver& calls = *parts->driver;
@@ -139,6 +144,16 @@ std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const Handle
     return parts;
 }
 
+Error detail::import_timed_out(const Driver& driver, const HandleBlob& blob, const char* call,
+                               std::chrono::milliseconds timeout) {
+    std::optional<Location> location;
+    if (const auto topology = DriverState::of(driver).known().topology; topology != nullptr)
+        location = location_here(blob, DriverState::of(driver), *topology);
+    return timed_out({"importing", call, timeout, location}, driver, blob);
+}
+
+namespace {
+
 class ImportJob final : public detail::Job {
 public:
     ImportJob(std::shared_ptr<Driver> driver, const HandleBlob& blob, const ImportOptions& options)
@@ -147,7 +162,7 @@ public:
     void run() noexcept override {
         try {
             static_cast<void>(DriverState::of(*driver_).identity());  // for the text, should it come to that
-            parts = import(driver_, blob_, options_, &progress);
+            parts = detail::import(driver_, blob_, options_, &progress);
         } catch (...) {
             failure = std::current_exception();
         }
@@ -172,24 +187,20 @@ std::unique_ptr<BufferParts> import_within(const std::shared_ptr<Driver>& driver
                                            const ImportOptions& options) {
     const auto job = std::make_shared<ImportJob>(driver, blob, options);
     const auto deadline = detail::deadline_after(options.timeout);
-    if (DriverState::of(*driver).workers().run(job, deadline) == detail::Ended::no) {
-        std::optional<Location> location;
-        if (const auto topology = DriverState::of(*driver).known().topology; topology != nullptr)
-            location = location_here(blob, DriverState::of(*driver), *topology);
-        throw detail::timed_out({"importing", job->progress.call(), options.timeout, location}, *driver, blob);
-    }
+    if (DriverState::of(*driver).workers().run(job, deadline) == detail::Ended::no)
+        throw detail::import_timed_out(*driver, blob, job->progress.call(), options.timeout);
     if (job->failure != nullptr) std::rethrow_exception(job->failure);
     return std::move(job->parts);
 }
 
 std::unique_ptr<BufferParts> import_checked(std::shared_ptr<Driver> driver, const HandleBlob& blob,
                                             const ImportOptions& options) {
-    check_blob(blob);
+    detail::check_blob(blob);
     detail::check_timeout(options.timeout);
     detail::check_timeout(options.tear_down_timeout.value_or(options.timeout));
     detail::check_driver(driver);
     if (options.timeout.count() > 0) return import_within(driver, blob, options);
-    return import(std::move(driver), blob, options, nullptr);
+    return detail::import(std::move(driver), blob, options, nullptr);
 }
 
 }  // namespace
@@ -197,6 +208,8 @@ std::unique_ptr<BufferParts> import_checked(std::shared_ptr<Driver> driver, cons
 ImportedFabricBuffer::ImportedFabricBuffer(std::shared_ptr<Driver> driver, const HandleBlob& blob,
                                            const ImportOptions& options)
     : MappedBuffer(import_checked(std::move(driver), blob, options)) {}
+ImportedFabricBuffer::ImportedFabricBuffer(std::unique_ptr<detail::BufferParts> parts) noexcept
+    : MappedBuffer(std::move(parts)) {}
 ImportedFabricBuffer::ImportedFabricBuffer(ImportedFabricBuffer&&) noexcept = default;
 ImportedFabricBuffer& ImportedFabricBuffer::operator=(ImportedFabricBuffer&& other) noexcept {
     if (this == &other) return *this;

@@ -19,6 +19,17 @@ Job::Job(std::shared_ptr<const void> owner) noexcept : owner_(std::move(owner)) 
 Job::~Job() = default;
 
 Ended Workers::run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) {
+    begin(job);
+    return wait(job, deadline) == Ended::yes ? Ended::yes : give_up(job);
+}
+
+Ended Workers::wait(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) const {
+    std::unique_lock lock(mutex_);
+    const auto done = [&] { return job->state_ == Job::State::done; };
+    return changed_.wait_until(lock, deadline, done) ? Ended::yes : Ended::no;
+}
+
+void Workers::begin(const std::shared_ptr<Job>& job) {
     if (const std::size_t now = stuck(); now >= kStuckMax) {
         throw Error({.kind = ErrorKind::conflict,
                      .subject = formatted("no other call with a deadline is begun while {} have not returned", now),
@@ -27,8 +38,11 @@ Ended Workers::run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::t
     }
     start(job);
     take_on_left();
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_until(lock, deadline, [&] { return job->state_ == Job::State::done; })) return Ended::yes;
+}
+
+Ended Workers::give_up(const std::shared_ptr<Job>& job) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (job->state_ == Job::State::done) return Ended::yes;
     job->state_ = Job::State::given_up;
     ++stuck_;
     return Ended::no;

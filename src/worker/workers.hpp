@@ -64,6 +64,11 @@ public:
     /// counted by stuck() until it has cleaned up. Throws, with nothing begun, Error{conflict} at kStuckMax,
     /// Error{system} where no thread can be started, std::bad_alloc.
     [[nodiscard]] Ended run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline);
+    /// The halves of run(), for those who have other things to do meanwhile. begin() throws as run() does; each job
+    /// that was begun has to be given up once: Ended::yes where it has ended by itself before.
+    void begin(const std::shared_ptr<Job>& job);
+    [[nodiscard]] Ended give_up(const std::shared_ptr<Job>& job) noexcept;
+    [[nodiscard]] Ended wait(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) const;
     /// For a job that run() could not begin and whose work has to be done all the same: done, as one that was given up,
     /// by the next thread that there is. Counted by stuck() from now on.
     void leave(std::shared_ptr<Job> job) noexcept;

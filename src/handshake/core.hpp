@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a Handshake is made of: this rank's regions, what is known of each peer, and the two things that go on beside
+// it, imports on their thread and copies on their stream.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fabricmem/driver.hpp>
+#include <fabricmem/handshake.hpp>
+
+#include "flags/copy_port.hpp"
+#include "handshake/hello.hpp"
+#include "handshake/import_queue.hpp"
+#include "handshake/token.hpp"
+
+namespace fabricmem::detail {
+
+/// This rank's slots of one kind of memory.
+struct SlotRegion {
+    std::shared_ptr<Arena> arena;
+    Block block;  // open where there is a region
+    std::string why_not;
+};
+
+/// A way to one kind of a peer's memory, and back to ours.
+struct Path {
+    PathState state = PathState::absent;
+    std::string reason;
+    std::optional<Error> error;
+
+    std::shared_ptr<ImportTask> task;  // under way
+    std::uint64_t tried_serial = 0;    // of the hello whose blob was tried last
+    std::chrono::steady_clock::time_point retry_at{};
+    std::chrono::milliseconds pause{0};
+    std::shared_ptr<const ImportedFabricBuffer> imported;
+
+    bool seen = false;                          // a token of the peer's, meant for us, is in our slot
+    bool echoed = false;                        // and it says that ours is in its
+    std::optional<Token> queued;                // a copy of it is under way
+    std::optional<Token> written;               // is in the peer's slot
+    std::uint64_t sequence = 0;                 // of what was written last
+    std::optional<std::uint64_t> other_writer;  // an incarnation that uses the peer's slot and is not the peer's
+};
+
+struct PeerState {
+    std::uint32_t rank = 0;
+    std::optional<Hello> hello;
+    PeerStage stage = PeerStage::no_hello;
+    std::optional<Error> error;
+    Path device;
+    Path host;
+    std::uint32_t imports_tried = 0;
+    std::chrono::steady_clock::time_point since{};               // in this stage
+    std::array<std::chrono::steady_clock::duration, 3> spent{};  // in no_hello, importing, proving
+
+    [[nodiscard]] bool is_settled() const noexcept {
+        return stage == PeerStage::connected || stage == PeerStage::failed;
+    }
+};
+
+class HandshakeCore {
+public:
+    using Clock = std::chrono::steady_clock;
+
+    HandshakeCore(std::shared_ptr<Driver> driver, HandshakeOptions options);
+    HandshakeCore(const HandshakeCore&) = delete;
+    HandshakeCore& operator=(const HandshakeCore&) = delete;
+    ~HandshakeCore();
+
+    // As Handshake's.
+    [[nodiscard]] std::vector<std::byte> hello();
+    bool add_peer(std::uint32_t rank, std::span<const std::byte> bytes);
+    void remove_peer(std::uint32_t rank);
+    std::size_t poll();
+    HandshakeReport wait(Clock::time_point deadline);
+    [[nodiscard]] HandshakeReport report() const;
+    [[nodiscard]] PeerReport peer(std::uint32_t rank) const;
+    void health_check(std::uint32_t rank, Clock::time_point deadline);
+    [[nodiscard]] std::shared_ptr<const ImportedFabricBuffer> imported(std::uint32_t rank, LocationKind memory) const;
+    void close(Clock::time_point deadline);
+
+    [[nodiscard]] const HandshakeOptions& options() const noexcept { return options_; }
+    [[nodiscard]] const SlotRegion& device() const noexcept { return device_; }
+    [[nodiscard]] const SlotRegion& host() const noexcept { return host_; }
+    [[nodiscard]] bool forked() const noexcept;
+
+private:
+    enum class Deadline : std::uint8_t { ahead, passed };
+    using Lock = std::unique_lock<std::mutex>;
+
+    // core.cpp
+    void make_regions();
+    [[nodiscard]] SlotRegion make_region(const Location& location, const std::shared_ptr<Arena>& given);
+    [[nodiscard]] Lock lock() const;  // throws where the object can't be used
+    [[nodiscard]] Hello check_hello(std::uint32_t rank, std::span<const std::byte> bytes) const;
+    void check_other_process(const PeerState& peer, const Hello& hello) const;
+    void begin_anew(PeerState& peer, Hello hello);
+    void drop(Path& path);
+    void end_copies(Clock::time_point deadline);
+
+    // progress.cpp
+    [[nodiscard]] std::size_t step();
+    void advance_import(PeerState& peer, Path& path, const HelloRegion& region);
+    void import_failed(Path& path, const HandleBlob& blob, const Error& error);
+    void look_into_host_slots();
+    void take_message(PeerState& peer, Path& path, Path& other, LocationKind memory,
+                      const std::optional<SlotMessage>& message);
+    void move_copies();
+    void write_due(PeerState& peer, Path& path, const HelloRegion& region, LocationKind memory);
+    [[nodiscard]] Token token_for(const PeerState& peer, const Path& path, const Path& other) const;
+    void fail_all_pending(const Error& error);
+    void drop_what_is_idle();
+
+    // verdict.cpp
+    void update(PeerState& peer, Clock::time_point now);
+    void enter(PeerState& peer, PeerStage stage, Clock::time_point now);
+    void settle_at_deadline(PeerState& peer, Clock::time_point now);
+    [[nodiscard]] Error why_late(const PeerState& peer) const;
+    [[nodiscard]] PeerReport report_of(const PeerState& peer, Deadline deadline) const;
+    [[nodiscard]] HandshakeReport report_all(Deadline deadline) const;
+    [[nodiscard]] PeerReport own_report() const;
+
+    [[nodiscard]] std::uint64_t staging(std::uint32_t rank, LocationKind memory) const noexcept;
+
+    std::shared_ptr<Driver> driver_;
+    HandshakeOptions options_;
+    std::uint64_t born_in_;
+    SlotRegion device_;
+    SlotRegion host_;
+
+    mutable std::mutex mutex_;  // guards what follows
+    std::map<std::uint32_t, PeerState> peers_;
+    std::uint64_t serial_ = 0;
+    bool closed_ = false;
+    std::unique_ptr<CopyPort> port_;
+    bool reading_ = false;             // our device slots are on their way to the bounce memory
+    std::uint32_t read_ranks_ = 0;     // as many of them
+    std::optional<Error> port_error_;  // nothing can be copied any more
+    std::vector<std::shared_ptr<const ImportedFabricBuffer>> dropped_;  // a copy to them may be under way
+    ImportQueue imports_;
+
+    std::mutex health_mutex_;  // guards what follows; never taken under the other
+    std::unique_ptr<CopyPort> health_port_;
+    std::vector<std::shared_ptr<const ImportedFabricBuffer>> under_check_;
+    std::uint64_t health_sequence_ = 0;
+};
+
+}  // namespace fabricmem::detail

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes into a connected peer's memory, and reads back what is there. On a port of its own, so that it neither waits
+// for poll() nor keeps it waiting.
+#include <cstring>
+#include <utility>
+
+#include "driver/driver_state.hpp"
+#include "error/refuse.hpp"
+#include "flags/sealed_slot.hpp"
+#include "handshake/core.hpp"
+#include "log/log.hpp"
+#include "text/text.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+CUdeviceptr health_slot(const ImportedFabricBuffer& buffer, std::uint32_t rank) {
+    const auto base = static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(buffer.address()));
+    return base + std::uint64_t{rank} * kSlotStride + kHealthOffset;
+}
+
+constexpr std::uint64_t kPathBytes = 2 * sizeof(SlotBytes);  // what is written, and what is read
+
+}  // namespace
+
+void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline) {
+    const DeferredLog deferred;
+    std::vector<std::shared_ptr<const ImportedFabricBuffer>> paths;
+    {
+        const Lock held = lock();
+        const auto found = peers_.find(rank);
+        if (found == peers_.end() || found->second.stage != PeerStage::connected)
+            refuse(formatted("rank {} is not connected", rank));
+        for (const Path* path : {&found->second.device, &found->second.host}) {
+            const bool used = path->state == PathState::proved || path->state == PathState::trusted;
+            if (used && path->imported != nullptr) paths.push_back(path->imported);
+        }
+    }
+    if (paths.empty()) {
+        throw Error({.kind = ErrorKind::unsupported,
+                     .subject = formatted("nothing of rank {} is imported here", rank),
+                     .cause = "tokens go through the caller's writer",
+                     .cure = "check the peer through that writer's own means"});
+    }
+    // Memory outlives its exporter while it is imported, so that it can be written says nothing of the process.
+    const HandleBlob& blob = paths.front()->blob();
+    DriverState& state = DriverState::of(*driver_);
+    if (state.is_this_node(blob) && blob.process_id.has_value() && blob.process_start.has_value() &&
+        state.identity()->pid_namespace == blob.pid_namespace &&
+        driver_->platform().process_state(*blob.process_id, *blob.process_start) == ProcessState::gone) {
+        throw Error({.kind = ErrorKind::peer_gone,
+                     .subject = formatted("rank {}: its process {} is gone", rank, *blob.process_id),
+                     .cure = "remove the peer, or wait for its next incarnation's hello",
+                     .identity = "exporter: " + describe_exporter(blob)});
+    }
+    const std::lock_guard health(health_mutex_);
+    const auto late = [&](const char* what) {
+        return Error({.kind = ErrorKind::timed_out,
+                      .call = "cuMemcpyAsync",
+                      .bytes = sizeof(SlotBytes),
+                      .subject = formatted("rank {}: {}", rank, what),
+                      .cause = "the GPU, or the link, did not get to it by the deadline",
+                      .cure = "look at the link's state (nvidia-smi nvlink -s) and at the peer's node",
+                      .identity = "exporter: " + describe_exporter(blob)});
+    };
+    if (health_port_ == nullptr) health_port_ = std::make_unique<CopyPort>(driver_, options_.device, 2 * kPathBytes);
+    if (health_port_->wait(deadline) == Finished::no) throw late("a check before this one is still under way");
+    under_check_ = paths;  // a copy may outlive this call
+    const SlotBytes written = seal({.sequence = ++health_sequence_, .payload = {std::byte{0x68}}});
+    std::uint64_t offset = 0;
+    for (const auto& path : paths) {
+        std::memcpy(health_port_->bounce() + offset, written.data(), written.size());
+        std::memset(health_port_->bounce() + offset + written.size(), 0, written.size());
+        health_port_->write(health_slot(*path, options_.rank), offset, written.size());
+        health_port_->read(offset + written.size(), health_slot(*path, options_.rank), written.size());
+        offset += kPathBytes;
+    }
+    if (health_port_->wait(deadline) == Finished::no) throw late("what was written and read back is not here");
+    under_check_.clear();
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+        if (std::memcmp(health_port_->bounce() + i * kPathBytes + written.size(), written.data(), written.size()) == 0)
+            continue;
+        throw Error({.kind = ErrorKind::driver,
+                     .subject = formatted("rank {}: what was written into its {} memory is not what is read there",
+                                          rank, paths[i]->location().is_host() ? "host" : "device"),
+                     .identity = "exporter: " + describe_exporter(blob)});
+    }
+}
+
+}  // namespace fabricmem::detail

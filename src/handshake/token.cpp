@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handshake/token.hpp"
+
+#include <cstring>
+
+#include "blob/wire.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+constexpr std::uint32_t kTokenMagic = 0x746d6266;  // "fbmt"
+constexpr std::uint32_t kTokenEcho = 1;
+
+}  // namespace
+
+SlotMessage to_message(const Token& token, std::uint64_t sequence) noexcept {
+    SlotMessage message{.sequence = sequence, .payload = {}};
+    std::byte* const out = message.payload.data();
+    put_le(out, kTokenMagic);
+    put_le(out + 4, token.echo ? kTokenEcho : std::uint32_t{0});
+    put_le(out + 8, token.writer);
+    put_le(out + 16, token.reader);
+    std::memcpy(out + 24, token.group.bytes.data(), token.group.bytes.size());
+    put_le(out + 40, token.rank);
+    put_le(out + 44, token.trouble);
+    put_le(out + 46, token.trouble_code);
+    return message;
+}
+
+std::optional<Token> to_token(const SlotMessage& message) noexcept {
+    const std::byte* const in = message.payload.data();
+    if (message.sequence == 0 || get_le<std::uint32_t>(in) != kTokenMagic) return std::nullopt;
+    Token token;
+    token.echo = (get_le<std::uint32_t>(in + 4) & kTokenEcho) != 0;
+    token.writer = get_le<std::uint64_t>(in + 8);
+    token.reader = get_le<std::uint64_t>(in + 16);
+    std::memcpy(token.group.bytes.data(), in + 24, token.group.bytes.size());
+    token.rank = get_le<std::uint32_t>(in + 40);
+    token.trouble = get_le<std::uint8_t>(in + 44);
+    token.trouble_code = get_le<std::uint16_t>(in + 46);
+    return token;
+}
+
+}  // namespace fabricmem::detail
