@@ -141,6 +141,7 @@ private:
     std::map<std::uint32_t, PeerState> peers_;
     std::uint64_t serial_ = 0;
     bool closed_ = false;
+    bool moved_ = false;  // since somebody last cared: more may follow soon
     std::unique_ptr<CopyPort> port_;
     bool reading_ = false;             // our device slots are on their way to the bounce memory
     std::uint32_t read_ranks_ = 0;     // as many of them

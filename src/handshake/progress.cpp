@@ -88,6 +88,7 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
     if (path.state != PathState::pending || options_.writer != nullptr) return;
     if (path.task != nullptr) {
         if (!path.task->done()) return;
+        moved_ = true;
         const std::shared_ptr<ImportTask> task = std::move(path.task);
         try {
             path.imported = task->take();
@@ -154,6 +155,7 @@ void HandshakeCore::take_message(PeerState& peer, Path& path, Path& other, Locat
         path.other_writer = token->writer;
         return;
     }
+    moved_ = moved_ || !path.seen || (token->echo && !path.echoed);
     path.other_writer.reset();
     path.seen = true;
     path.echoed = path.echoed || token->echo;
@@ -204,7 +206,9 @@ void HandshakeCore::move_copies() {
     for (auto& [rank, peer] : peers_) {
         if (!peer.hello.has_value()) continue;
         for (Path* path : {&peer.device, &peer.host}) {
-            if (path->queued.has_value()) path->written = std::exchange(path->queued, std::nullopt);
+            if (!path->queued.has_value()) continue;
+            path->written = std::exchange(path->queued, std::nullopt);
+            moved_ = true;
         }
         if (peer.device.state == PathState::absent) continue;
         if (reading_ && rank < read_ranks_) {

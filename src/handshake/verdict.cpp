@@ -69,15 +69,19 @@ HandshakeReport HandshakeCore::wait(Clock::time_point deadline) {
     WaitPause pause;
     for (;;) {
         const DeferredLog deferred;
+        bool moved = false;
         {
             const Lock held = lock();
+            moved_ = false;
             if (step() == 0) return report_all(Deadline::ahead);
             if (Clock::now() >= deadline) {
                 const auto now = Clock::now();
                 for (auto& [rank, peer] : peers_) settle_at_deadline(peer, now);
                 return report_all(Deadline::passed);
             }
+            moved = moved_;
         }
+        if (moved) pause.start_again();
         pause.wait(deadline);
     }
 }
