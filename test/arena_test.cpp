@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an Arena and its blocks promise, on every driver at hand: [each] cases run on the real one too. Threads are in
-// arena_threads_test.cpp, allocations in arena_allocation_test.cpp.
+// What an Arena and its blocks promise, on every driver at hand: [each] cases run on the real one too. A model of
+// random blocks is in arena_model_test.cpp, threads in arena_threads_test.cpp, allocations in
+// arena_allocation_test.cpp.
 #include <fabricmem/arena.hpp>
 #include <fabricmem/fault_driver.hpp>
 
@@ -8,12 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <map>
-#include <random>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -36,132 +34,6 @@ static_assert(!std::is_copy_constructible_v<Arena> && !std::is_copy_assignable_v
 namespace {
 
 constexpr std::uint64_t kUnit = 64;
-
-std::uint64_t rounded_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
-
-// What is taken, as begin and end of ranges rounded to units; slow and plain.
-class Model {
-public:
-    explicit Model(std::uint64_t capacity) : capacity_(capacity) {}
-
-    // False where it touches what is taken already, or leaves the arena.
-    bool take(std::uint64_t offset, std::uint64_t bytes) {
-        const std::uint64_t end = offset + rounded_up(bytes, kUnit);
-        const auto after = taken_.lower_bound(offset);
-        if (end > capacity_ || (after != taken_.end() && after->first < end)) return false;
-        if (after != taken_.begin() && std::prev(after)->second.end > offset) return false;
-        taken_[offset] = {end, bytes};
-        return true;
-    }
-    void give_back(std::uint64_t offset) { taken_.erase(offset); }
-
-    [[nodiscard]] bool has_room(std::uint64_t bytes, std::uint64_t alignment) const {
-        for (const auto& [begin, end] : gaps())
-            if (rounded_up(begin, alignment) + bytes <= end) return true;
-        return false;
-    }
-
-    [[nodiscard]] ArenaStatistics statistics() const {
-        ArenaStatistics now;
-        now.capacity_bytes = capacity_;
-        now.live_blocks = taken_.size();
-        for (const auto& [begin, range] : taken_) {
-            now.asked_bytes += range.asked;
-            now.reserved_bytes += range.end - begin;
-        }
-        now.free_bytes = capacity_ - now.reserved_bytes;
-        for (const auto& [begin, end] : gaps()) now.largest_free_bytes = std::max(now.largest_free_bytes, end - begin);
-        return now;
-    }
-
-private:
-    struct Range {
-        std::uint64_t end;
-        std::uint64_t asked;
-    };
-
-    [[nodiscard]] std::vector<std::pair<std::uint64_t, std::uint64_t>> gaps() const {
-        std::vector<std::pair<std::uint64_t, std::uint64_t>> gaps;
-        std::uint64_t at = 0;
-        for (const auto& [begin, range] : taken_) {
-            if (begin > at) gaps.emplace_back(at, begin);
-            at = range.end;
-        }
-        if (at < capacity_) gaps.emplace_back(at, capacity_);
-        return gaps;
-    }
-
-    std::uint64_t capacity_;
-    std::map<std::uint64_t, Range> taken_;
-};
-
-// From here on threads have parts of an arena to themselves.
-constexpr std::uint64_t kShared = 64 * kMiB;
-
-// Blocks of random sizes and alignments, in an arena and in its model at once.
-class Trial {
-public:
-    Trial(std::uint64_t capacity, std::uint64_t largest, std::uint64_t seed)
-        : arena_(make_emulated_driver(), capacity),
-          model_(capacity),
-          largest_log2_(std::log2(largest)),
-          random_(seed) {}
-
-    void step(std::size_t wanted_live) {
-        if (blocks_.size() < wanted_live && random_() % 3 != 0) {
-            allocate();
-        } else if (!blocks_.empty()) {
-            free_one();
-        }
-    }
-    void free_all() {
-        while (!blocks_.empty()) free_one();
-    }
-    void check() const {
-        ArenaStatistics now = arena_.statistics();
-        const ArenaStatistics expected = model_.statistics();
-        REQUIRE(now.largest_free_bytes <= expected.largest_free_bytes);
-        if (is_one_part()) REQUIRE(now.largest_free_bytes == expected.largest_free_bytes);
-        now.largest_free_bytes = expected.largest_free_bytes;
-        REQUIRE(now == expected);
-    }
-    [[nodiscard]] const Arena& arena() const { return arena_; }
-    [[nodiscard]] std::size_t refused() const { return refused_; }
-
-private:
-    [[nodiscard]] bool is_one_part() const { return arena_.statistics().capacity_bytes < kShared; }
-
-    void allocate() {
-        const double magnitude = std::uniform_real_distribution<double>(0, largest_log2_)(random_);
-        const auto bytes = static_cast<std::uint64_t>(std::exp2(magnitude));
-        const std::uint64_t alignment = random_() % 2 == 0 ? 64 : std::uint64_t{1} << (random_() % 22);
-        std::optional<Block> block = arena_.try_allocate(bytes, alignment);
-        if (!block.has_value()) {
-            ++refused_;
-            if (is_one_part()) REQUIRE_FALSE(model_.has_room(bytes, std::max<std::uint64_t>(alignment, kUnit)));
-            if (alignment <= kUnit) REQUIRE(arena_.statistics().largest_free_bytes < bytes);
-            return;
-        }
-        REQUIRE(block->bytes() == bytes);
-        REQUIRE(pointer(block->address()) % std::max<std::uint64_t>(alignment, kUnit) == 0);
-        REQUIRE(pointer(block->address()) == pointer(arena_.address()) + block->offset());
-        REQUIRE(model_.take(block->offset(), bytes));
-        blocks_.push_back(std::move(*block));
-    }
-    void free_one() {
-        std::swap(blocks_[random_() % blocks_.size()], blocks_.back());
-        model_.give_back(blocks_.back().offset());
-        blocks_.back().free();
-        blocks_.pop_back();
-    }
-
-    Arena arena_;
-    Model model_;
-    double largest_log2_;
-    std::mt19937_64 random_;
-    std::vector<Block> blocks_;
-    std::size_t refused_ = 0;
-};
 
 }  // namespace
 
@@ -217,28 +89,6 @@ TEST_CASE("A block's blob is imported as that block", "[arena][each]") {
     CHECK(std::count(bytes, bytes + 300, 2) == 300);
 }
 
-TEST_CASE("Blocks never overlap, are refused only where none fits, and leave one piece", "[arena]") {
-    struct Shape {
-        std::uint64_t capacity;
-        std::uint64_t largest;
-        std::size_t live;
-    };
-    for (const Shape& shape : {Shape{2 * kMiB, 4096, 600}, Shape{2 * kMiB, 2 * kMiB, 40}, Shape{62 * kMiB, kMiB, 1500},
-                               Shape{kShared, kMiB, 1500}, Shape{kShared + 2 * kMiB, 128 << 10, 8000}}) {
-        CAPTURE(shape.capacity, shape.largest);
-        Trial trial(shape.capacity, shape.largest, shape.largest);
-        const int steps = kSlowBuild ? 10'000 : 40'000;
-        for (int i = 0; i < steps; ++i) {
-            trial.step(i < steps / 2 ? shape.live : shape.live / 4);
-            if (i % 100 == 0) trial.check();
-        }
-        trial.free_all();
-        trial.check();
-        CHECK(trial.arena().statistics().largest_free_bytes == shape.capacity);
-        if (!kSlowBuild) CHECK(trial.refused() > 0);
-    }
-}
-
 TEST_CASE("A piece that fits is found, also among smaller ones of its size class", "[arena]") {
     Arena arena(make_emulated_driver(), 2 * kMiB);
     // Two pieces of one class (2048 and 2052 units; its pieces differ by up to 63) and nothing else.
@@ -287,6 +137,7 @@ TEST_CASE("A wrong size or alignment is a typed error and takes nothing", "[aren
 TEST_CASE("No room is out_of_memory that says what there is", "[arena]") {
     Arena arena(make_emulated_driver(), 2 * kMiB);
     std::vector<Block> blocks;
+    blocks.reserve(4);
     for (int i = 0; i < 4; ++i) blocks.push_back(arena.allocate(kMiB / 2));
     blocks[0].free();
     blocks[2].free();
@@ -336,7 +187,8 @@ TEST_CASE("Statistics tell waste and fragmentation", "[arena]") {
     CHECK(now.free_bytes == 2 * kMiB - 192);
     CHECK(now.largest_free_bytes == 2 * kMiB - 192 - kMiB / 2);
     CHECK(now.waste() == 0.5);
-    CHECK(now.fragmentation() == static_cast<double>(kMiB / 2) / static_cast<double>(now.free_bytes));
+    constexpr std::uint64_t kHole = kMiB / 2;
+    CHECK(now.fragmentation() == static_cast<double>(kHole) / static_cast<double>(now.free_bytes));
 }
 
 TEST_CASE("A block that is freed or moved from is empty, and freeing it again is a typed error", "[arena]") {
@@ -421,13 +273,16 @@ TEST_CASE("An arena that is closed or moved from says so", "[arena]") {
 }
 
 TEST_CASE("What an arena can't be made of is a typed error and leaves nothing", "[arena]") {
-    const auto driver = make_emulated_driver();
+    const auto emulated = make_emulated_driver();
+    const auto driver = std::make_shared<FaultDriver>(emulated);
     FabricBuffer closed(driver, 1);
     closed.close();
     CHECK(kind_of([&] { const Arena arena(std::move(closed)); }) == ErrorKind::closed);
     for (const std::uint32_t wrong : {0U, (1U << 24) + 1, ~0U}) {
+        driver->forget();
         const auto error = error_of([&] { const Arena arena(driver, 1, {}, {.max_blocks = wrong}); });
         REQUIRE(error.has_value());
+        CHECK(driver->calls().empty());
         CHECK(error->kind() == ErrorKind::bad_argument);
         CHECK(contains(error->what(), "max_blocks is " + std::to_string(wrong)));
         CHECK(kind_of([&] { const Arena arena(FabricBuffer(driver, 1), {.max_blocks = wrong}); }) ==
@@ -435,7 +290,7 @@ TEST_CASE("What an arena can't be made of is a typed error and leaves nothing", 
     }
     CHECK(kind_of([&] { const Arena arena(nullptr, 1); }) == ErrorKind::bad_argument);
     CHECK(kind_of([&] { const Arena arena(driver, 0); }) == ErrorKind::bad_argument);
-    CHECK(emulated_counts(*driver) == EmulatedCounts());
+    CHECK(emulated_counts(*emulated) == EmulatedCounts());
 }
 
 TEST_CASE("Bookkeeping that the system has no room for is out_of_memory, and leaves nothing", "[arena][fault]") {
@@ -539,11 +394,13 @@ bool refused_after_fork(Action&& action) {
     return error.has_value() && error->kind() == ErrorKind::unsupported && contains(error->what(), "fork");
 }
 
-int child_of_arena(std::optional<Arena>& arena, Arena& closed, Block& first, Block& second, const bool& torn_down) {
+int child_of_arena(std::optional<Arena>& arena, Arena& closed, FabricBuffer& buffer, Block& first, Block& second,
+                   const bool& torn_down) {
     if (!refused_after_fork([&] { static_cast<void>(arena->allocate(64)); })) return kNotRefused;
     if (!refused_after_fork([&] { static_cast<void>(arena->try_allocate(64)); })) return kNotRefused;
     if (!refused_after_fork([&] { static_cast<void>(arena->statistics()); })) return kNotRefused;
     if (!refused_after_fork([&] { static_cast<void>(arena->export_again()); })) return kNotRefused;
+    if (!refused_after_fork([&] { const Arena foreign(std::move(buffer)); })) return kNotRefused;
     if (!refused_after_fork([&] { closed.close(); }) || closed.is_open()) return kNotRefused;
     if (first.bytes() != 64 || first.address() == nullptr || !arena->is_open()) return kLookedWrong;
     if (!refused_after_fork([&] { first.free(); }) || first.is_open()) return kNotRefused;
@@ -560,6 +417,7 @@ TEST_CASE("After fork a child's arena and blocks do nothing, also while the pare
     std::optional<Arena> arena(std::in_place, driver, 1,
                                FabricBufferOptions{.before_tear_down = [&](const BufferInfo&) { torn_down = true; }});
     Arena closed(driver, 1);
+    FabricBuffer buffer(driver, 1);
     Block first = arena->allocate(64);
     Block second = arena->allocate(64);
     std::jthread busy([&](const std::stop_token& stop) {
@@ -570,7 +428,7 @@ TEST_CASE("After fork a child's arena and blocks do nothing, also while the pare
         REQUIRE(child >= 0);
         if (child == 0) {
             ::alarm(60);  // a child that hangs ends
-            ::_exit(child_of_arena(arena, closed, first, second, torn_down));
+            ::_exit(child_of_arena(arena, closed, buffer, first, second, torn_down));
         }
         int status = 0;
         REQUIRE(::waitpid(child, &status, 0) == child);
@@ -585,5 +443,6 @@ TEST_CASE("After fork a child's arena and blocks do nothing, also while the pare
     CHECK(arena->close() == CloseResult::released);
     CHECK(torn_down);
     CHECK(closed.close() == CloseResult::released);
+    CHECK(buffer.close() == CloseResult::released);
     CHECK(emulated_counts(*driver) == EmulatedCounts());
 }

@@ -91,7 +91,7 @@ void live_in(Arena& arena, Exchange& exchange, const Crowd& crowd, unsigned seed
 }  // namespace
 
 TEST_CASE("Threads that allocate, pass on and free at once never share a byte", "[arena][threads]") {
-    // In the second one threads have parts to themselves.
+    // In the second one threads that meet have parts to themselves.
     for (const Crowd& crowd : {Crowd{2 * kMiB, 64, 200'000}, Crowd{64 * kMiB, 2500, 500'000}}) {
         CAPTURE(crowd.capacity);
         Arena arena(make_emulated_driver(), crowd.capacity, {.location = Location::host_numa(0)});
@@ -99,6 +99,7 @@ TEST_CASE("Threads that allocate, pass on and free at once never share a byte", 
         Outcome outcome;
         {
             std::vector<std::jthread> threads;
+            threads.reserve(kThreads);
             for (unsigned i = 0; i < kThreads; ++i)
                 threads.emplace_back([&, i] { live_in(arena, exchange, crowd, i, outcome); });
         }
@@ -123,6 +124,7 @@ TEST_CASE("All threads together get max_blocks blocks, and not one more", "[aren
     std::vector<std::vector<Block>> blocks(kThreads);
     {
         std::vector<std::jthread> threads;
+        threads.reserve(kThreads);
         for (std::vector<Block>& mine : blocks) {
             threads.emplace_back([&arena, &mine] {
                 while (std::optional<Block> block = arena.try_allocate(100)) mine.push_back(std::move(*block));
@@ -167,6 +169,7 @@ TEST_CASE("Whichever of arena and blocks ends last takes the memory down, once",
     };
     {
         std::vector<std::jthread> threads;
+        threads.reserve(kThreads);
         for (int i = 0; i < kThreads; ++i) threads.emplace_back(end_one, i);
     }
     CHECK(torn_down == rounds);

@@ -125,9 +125,10 @@ private:
 ///
 /// Threads: allocate(), try_allocate() and const members may be called from many threads at once; a move, close() or
 /// the destructor by one thread while no other uses the object. Locks are held for the time of bookkeeping alone, never
-/// in a call of the driver's. From 64 MiB on threads have parts of the arena to themselves for small blocks (up to
-/// 128 KiB, more in a larger arena), as long as there is room; what is free at the ends of two parts is not joined
-/// while both are in use.
+/// in a call of the driver's. From 64 MiB on threads that allocate at the very same time get parts of the arena to
+/// themselves for small blocks (up to 64 KiB, more in a larger arena), as long as there is room; what is free at the
+/// ends of two parts is not joined while both are in use, so that an arena that is nearly full has less room for large
+/// blocks then.
 ///
 /// In a forked child the arena owns nothing: its destructor does nothing; allocating, close(), statistics() and
 /// export_again() throw Error{unsupported}.

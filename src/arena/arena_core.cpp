@@ -16,8 +16,9 @@ constexpr std::uint32_t kThreadPools = 8;
 constexpr std::uint64_t kChunksLeast = 128;
 constexpr std::uint64_t kChunkUnitsLeast = (std::uint64_t{512} << 10) / ArenaCore::kUnitBytes;
 constexpr std::uint64_t kChunkUnitsMost = (std::uint64_t{16} << 20) / ArenaCore::kUnitBytes;
-constexpr std::uint64_t kBlocksInChunkLeast = 4;  // a larger block is pool 0's
+constexpr std::uint64_t kBlocksInChunkLeast = 8;  // a larger block is pool 0's
 constexpr std::uint32_t kCreditBatch = 64;
+constexpr std::uint32_t kTurns = 65'536;  // turning back has threads meet again
 
 std::uint64_t units_for(std::uint64_t bytes) noexcept {
     return (bytes + ArenaCore::kUnitBytes - 1) / ArenaCore::kUnitBytes;
@@ -88,6 +89,7 @@ ArenaCore::Grant ArenaCore::take(std::uint64_t bytes, std::uint64_t alignment_by
     const std::uint32_t number = pool_for(request);
     Pool& pool = *pools_[number];
     Grant grant;
+    if (number != 0 && take_without_wait(pool, request, grant)) return grant;
     {
         const std::lock_guard lock(pool.lock);
         if (has_credit_of_main(pool)) {
@@ -97,6 +99,17 @@ ArenaCore::Grant ArenaCore::take(std::uint64_t bytes, std::uint64_t alignment_by
     }
     const AllLocks locks(*this);
     return take_from_any(number, request, if_refused);
+}
+
+// From pool 0, unless it is locked or was shortly before. `own` is the pool that it is to be else.
+bool ArenaCore::take_without_wait(Pool& own, const Request& request, Grant& grant) noexcept {
+    if (const std::uint32_t turns = own.turns.load(std::memory_order_relaxed); turns != 0) {
+        own.turns.store(turns - 1, std::memory_order_relaxed);
+        return false;
+    }
+    const std::unique_lock lock(main().lock, std::try_to_lock);
+    if (!lock.owns_lock()) own.turns.store(kTurns, std::memory_order_relaxed);
+    return lock.owns_lock() && main().credit != 0 && take_from(0, request, grant);
 }
 
 bool ArenaCore::take_from(std::uint32_t number, const Request& request, Grant& grant) noexcept {

@@ -25,6 +25,7 @@ public:
     ~ArenaLock() { ::pthread_mutex_destroy(&mutex_); }
 
     void lock() noexcept { ::pthread_mutex_lock(&mutex_); }
+    [[nodiscard]] bool try_lock() noexcept { return ::pthread_mutex_trylock(&mutex_) == 0; }
     void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
 
 private:
@@ -38,10 +39,11 @@ private:
 /// On the heap, and deletes itself: with the arena, or with the last block where that comes later. Members may be
 /// called from any thread.
 ///
-/// Pool 0 has the whole range. Threads that meet at one lock wait for one another's cache lines at the least, so a
-/// large arena has pools for smaller blocks beside it, each thread its own as far as they go: a pool leases chunks of
-/// pool 0 and gives those back that are free as a whole. Where a pool has no room, and gets no chunk, all are looked
-/// through.
+/// Pool 0 has the whole range, and all blocks for as long as threads do not meet at its lock. Those that do wait for
+/// one another's cache lines at the least, so a large arena has pools for smaller blocks beside it: a thread that finds
+/// pool 0 locked turns to one for a while. It leases chunks of pool 0 and gives those back that are free as a whole,
+/// but what is free at their ends can't be joined meanwhile. Where a pool has no room, and gets no chunk, all are
+/// looked through.
 class ArenaCore {
 public:
     static constexpr std::uint64_t kUnitBytes = 64;
@@ -89,9 +91,10 @@ private:
     struct Pool {
         explicit Pool(std::uint64_t used_max) : pieces(used_max) {}
 
-        ArenaLock lock;            // guards all below; pool 0's is the last to be taken
-        bool orphaned = false;     // the arena is gone
-        std::uint32_t credit = 0;  // blocks that may still be made here; pool 0's is what no other pool has
+        std::atomic<std::uint32_t> turns{0};  // for how many blocks pool 0 is not tried; any thread
+        ArenaLock lock;                       // guards all below; pool 0's is the last to be taken
+        bool orphaned = false;                // the arena is gone
+        std::uint32_t credit = 0;             // blocks that may still be made here; pool 0's is what no other pool has
         std::uint64_t asked_bytes = 0;
         std::uint64_t reserved_units = 0;  // by blocks
         std::uint64_t leased_units = 0;    // from pool 0
@@ -104,6 +107,7 @@ private:
     void make_pools();
     [[nodiscard]] Pool& main() const noexcept { return *pools_.front(); }
     [[nodiscard]] std::uint32_t pool_for(const Request& request) const noexcept;
+    [[nodiscard]] bool take_without_wait(Pool& own, const Request& request, Grant& grant) noexcept;
     // With the pool's lock; those that say "main" take pool 0's too where it is another.
     [[nodiscard]] bool take_from(std::uint32_t number, const Request& request, Grant& grant) noexcept;
     [[nodiscard]] bool has_credit_of_main(Pool& pool) noexcept;

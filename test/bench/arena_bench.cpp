@@ -2,14 +2,17 @@
 // What a free and an allocate of an arena's blocks take, by one thread and by many at once, beside the goals: a table
 // on stdout, no assertions. Always the emulated driver. A benchmark, not a test; build it optimised.
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <iterator>
+#include <optional>
 #include <random>
+#include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fabricmem/arena.hpp>
@@ -54,25 +57,32 @@ std::vector<Step> steps_for(Sizes sizes, std::size_t live, std::size_t count, st
 
 double in_ns(Clock::duration duration) { return std::chrono::duration<double, std::nano>(duration).count(); }
 
-/// Frees a random one of `live` blocks and allocates another one, again and again; each pair's time with the clock's.
-std::vector<float> run_one(Arena& arena, Sizes sizes, std::size_t live, std::size_t pairs, std::uint64_t seed,
-                           std::barrier<>& all) {
-    const std::vector<Step> steps = steps_for(sizes, live, kWarmUp + pairs, seed);
-    std::vector<Block> blocks(live);
-    for (std::size_t i = 0; i < live; ++i) blocks[i] = arena.allocate(steps[i].bytes);
-    const auto pair = [&](const Step& step) {
-        Block& block = blocks[step.victim];
-        block.free();
-        block = arena.allocate(step.bytes);
-    };
-    std::vector<float> took(pairs);
+// Blocks of a thread's own, or of all threads: then a thread frees mostly what another one has allocated.
+enum class Owner { itself, anybody };
+
+struct Slot {
+    std::atomic_flag busy;
+    Block block;
+};
+
+/// Frees a random one of the blocks and allocates another one, again and again; each pair's time with the clock's.
+std::vector<float> run_one(Arena& arena, std::span<Slot> slots, const std::vector<Step>& steps, std::barrier<>& all,
+                           std::atomic<std::size_t>& refused) {
+    std::vector<float> took;
+    took.reserve(steps.size());
     all.arrive_and_wait();
-    for (std::size_t i = 0; i < kWarmUp; ++i) pair(steps[i]);
-    all.arrive_and_wait();
-    for (std::size_t i = 0; i < pairs; ++i) {
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        Slot& slot = slots[steps[i].victim];
+        if (slot.busy.test_and_set()) continue;  // another's, at this very moment
+        const bool is_pair = slot.block.is_open();
         const Clock::time_point start = Clock::now();
-        pair(steps[kWarmUp + i]);
-        took[i] = static_cast<float>(in_ns(Clock::now() - start));
+        if (is_pair) slot.block.free();
+        std::optional<Block> made = arena.try_allocate(steps[i].bytes);
+        if (made.has_value()) slot.block = std::move(*made);
+        const Clock::time_point end = Clock::now();
+        if (!made.has_value()) ++refused;
+        slot.busy.clear();
+        if (is_pair && i > steps.size() / 6) took.push_back(static_cast<float>(in_ns(end - start)));
     }
     all.arrive_and_wait();
     return took;
@@ -87,19 +97,35 @@ void print(const char* what, std::vector<float> ns, const char* goal) {
                 goal);
 }
 
-void threads(const char* what, Sizes sizes, std::size_t count, const char* goal) {
+void print_room(const Arena& arena, std::size_t refused) {
+    const ArenaStatistics now = arena.statistics();
+    std::printf("|   waste %.2f %%, fragmentation %.1f %% of %.0f MiB free, no room %zu times |\n", 100 * now.waste(),
+                100 * now.fragmentation(), static_cast<double>(now.free_bytes) / static_cast<double>(kMiB), refused);
+}
+
+void threads(const char* what, Sizes sizes, std::size_t count, Owner owner, const char* goal) {
     Arena arena(make_emulated_driver(), arena_bytes(sizes));
+    std::vector<Slot> slots(kLive);
+    std::atomic<std::size_t> refused{0};
     std::barrier<> all(static_cast<std::ptrdiff_t>(count));
     std::vector<std::vector<float>> took(count);
     {
         std::vector<std::jthread> running;
+        running.reserve(count);
         for (std::size_t i = 0; i < count; ++i) {
-            running.emplace_back([&, i] { took[i] = run_one(arena, sizes, kLive / count, kPairs / count, i, all); });
+            running.emplace_back([&, i] {
+                const std::span<Slot> own = std::span(slots).subspan(i * (kLive / count), kLive / count);
+                const std::vector<Step> steps =
+                    steps_for(sizes, owner == Owner::itself ? own.size() : kLive, (kWarmUp + kPairs) / count, i);
+                for (std::size_t k = 0; k < own.size(); ++k) own[k].block = arena.allocate(steps[k].bytes);
+                took[i] = run_one(arena, owner == Owner::itself ? own : std::span(slots), steps, all, refused);
+            });
         }
     }
     std::vector<float> together;
     for (const auto& one : took) together.insert(together.end(), one.begin(), one.end());
     print(what, std::move(together), goal);
+    print_room(arena, refused);
 }
 
 /// Without a clock between: the mean of each 100 pairs.
@@ -120,9 +146,7 @@ void in_hundreds(const char* what, Sizes sizes, const char* goal) {
         if (i > kWarmUp) took.push_back(static_cast<float>(in_ns(Clock::now() - start) / kTogether));
     }
     print(what, std::move(took), goal);
-    const ArenaStatistics now = arena.statistics();
-    std::printf("|   waste %.2f %%, fragmentation %.2f %% of %.0f MiB free |\n", 100 * now.waste(),
-                100 * now.fragmentation(), static_cast<double>(now.free_bytes) / static_cast<double>(kMiB));
+    print_room(arena, 0);
 }
 
 void clock_alone() {
@@ -144,9 +168,11 @@ int main() {
     clock_alone();
     in_hundreds("1 thread, sizes uniform, means of 100", Sizes::uniform, "median 100");
     in_hundreds("1 thread, sizes by magnitude, means of 100", Sizes::by_magnitude, "median 100");
-    threads("1 thread, sizes uniform, by pair", Sizes::uniform, 1, "");
-    threads("1 thread, sizes by magnitude, by pair", Sizes::by_magnitude, 1, "");
-    threads("2 threads, sizes by magnitude, by pair", Sizes::by_magnitude, 2, "");
-    threads("8 threads, sizes uniform, by pair", Sizes::uniform, 8, "99 %: 1000");
-    threads("8 threads, sizes by magnitude, by pair", Sizes::by_magnitude, 8, "99 %: 1000");
+    threads("1 thread, sizes uniform, by pair", Sizes::uniform, 1, Owner::itself, "");
+    threads("1 thread, sizes by magnitude, by pair", Sizes::by_magnitude, 1, Owner::itself, "");
+    threads("2 threads, sizes by magnitude, by pair", Sizes::by_magnitude, 2, Owner::itself, "");
+    threads("8 threads, sizes uniform, by pair", Sizes::uniform, 8, Owner::itself, "99 %: 1000");
+    threads("8 threads, sizes by magnitude, by pair", Sizes::by_magnitude, 8, Owner::itself, "99 %: 1000");
+    threads("2 threads that free each other's, by magnitude", Sizes::by_magnitude, 2, Owner::anybody, "");
+    threads("8 threads that free each other's, by magnitude", Sizes::by_magnitude, 8, Owner::anybody, "99 %: 1000");
 }
