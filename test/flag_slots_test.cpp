@@ -154,6 +154,9 @@ TEST_CASE("A slot of which a part was written is no message", "[flags]") {
             CHECK_FALSE(detail::unseal(torn).has_value());
         }
     }
+    CHECK(SlotMessage::from_bytes(after) == message(8, 0x5a));
+    CHECK(message(8, 0x5a).to_bytes() == after);
+    CHECK(SlotMessage::from_bytes({}) == SlotMessage{});
     // Any one bit.
     for (std::size_t bit = 0; bit < 512; ++bit) {
         detail::SlotBytes wrong = after;

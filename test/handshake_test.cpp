@@ -94,6 +94,47 @@ TEST_CASE("Two ranks are connected when bytes went both ways in both kinds of me
     CHECK(meeting[0].imported(1, LocationKind::host_numa)->location().is_host());
 }
 
+TEST_CASE("Whatever lies in a connected peer's arena is reached, by offset and by the peer's own address",
+          "[handshake][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    Meeting meeting({driver, driver});
+    meeting.exchange();
+    REQUIRE(meeting.poll_until_done());
+    Block block = meeting[1].host_arena()->allocate(4096, 4096);
+    const auto imported = meeting[0].imported(1, LocationKind::host_numa);
+    const auto address = reinterpret_cast<std::uintptr_t>(block.address());
+    auto* const here = static_cast<std::uint32_t*>(meeting[0].translate(1, LocationKind::host_numa, address, 4096));
+    CHECK(reinterpret_cast<std::byte*>(here) == static_cast<std::byte*>(imported->address()) + block.offset());
+    *here = 0x5eed;
+    CHECK(*static_cast<std::uint32_t*>(block.address()) == 0x5eed);
+    const std::uint64_t end =
+        reinterpret_cast<std::uintptr_t>(meeting[1].host_arena()->address()) + imported->mapped_bytes();
+    CHECK(meeting[0].translate(1, LocationKind::host_numa, end - 8, 8) != nullptr);
+    const auto wrong = [&](std::uint64_t at, std::uint64_t bytes) {
+        FABRICMEM_CHECK_ERROR(meeting[0].translate(1, LocationKind::host_numa, at, bytes), bad_argument,
+                              "are not in the");
+    };
+    wrong(end - 8, 9);
+    wrong(end + 1, 0);
+    wrong(address - block.offset() - 1, 1);
+    wrong(address, ~std::uint64_t{0});
+    FABRICMEM_CHECK_ERROR(meeting[0].translate(2, LocationKind::device, address, 1), bad_argument, "not connected");
+}
+
+TEST_CASE("A rank that is expected is named, and waited for, before anything was heard of it", "[handshake]") {
+    const auto driver = make_emulated_driver();
+    Handshake own(driver, {.rank = 0, .max_ranks = 4});
+    own.expect_peer(2);
+    own.expect_peer(0);
+    FABRICMEM_CHECK_ERROR(own.expect_peer(4), bad_argument, "slots for 4 ranks");
+    const auto report = own.wait(soon(std::chrono::milliseconds(5)));
+    REQUIRE(report.peers.size() == 2);
+    CHECK(report.pending == 1);
+    CHECK(contains(report.describe(), "rank 2, no_hello: "));
+    own.remove_peer(2);
+    CHECK(own.poll() == 0);
+}
+
 TEST_CASE("A rank is not connected before it has seen the other's echo", "[handshake][each]") {
     FABRICMEM_DRIVER_OR_SKIP(driver);
     Meeting meeting({driver, driver});
@@ -433,6 +474,24 @@ TEST_CASE("The caller's writer carries the tokens, and nothing is imported", "[h
     CHECK(meeting[0].imported(1, LocationKind::device) == nullptr);
     CHECK(emulated_counts(*driver) == counts);
     FABRICMEM_CHECK_ERROR(meeting[0].health_check(1, soon(kPatience)), unsupported, "caller's writer");
+}
+
+TEST_CASE("A writer is asked again after a failure that may pass", "[handshake]") {
+    const auto driver = make_emulated_driver();
+    const PrimaryContext context(driver, 0);
+    int failures = 0;
+    HandshakeOptions options;
+    options.retry_pause = std::chrono::milliseconds(1);
+    options.writer = [&](const WriteRequest& request) {
+        if (failures++ < 5) throw Error({.kind = ErrorKind::system, .subject = "the transfer engine is not up yet"});
+        REQUIRE(driver->memcpy_htod(request.peer_address, request.bytes.data(), request.bytes.size()) == CUDA_SUCCESS);
+    };
+    Meeting meeting({driver, driver}, options);
+    meeting.exchange();
+    REQUIRE(meeting.poll_until([&] { return meeting[0].peer(1).device.error.has_value(); }));
+    CHECK(contains(meeting[0].peer(1).device.error->what(), "not up yet"));
+    REQUIRE(meeting.poll_until_done());
+    CHECK(meeting.all_connected());
 }
 
 TEST_CASE("A writer that throws fails its path", "[handshake]") {

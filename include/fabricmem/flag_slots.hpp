@@ -23,16 +23,24 @@ class SlotMemory;
 
 /// What a 64-byte slot holds: a sequence number and some bytes that belong to it. A slot that was reset, or is new, has
 /// sequence 0 and zeros.
-struct SlotMessage {
+struct FABRICMEM_API SlotMessage {
+    static constexpr std::size_t kBytes = 64;
+
     std::uint64_t sequence = 0;
     std::array<std::byte, 48> payload{};
+
+    /// As it lies in a slot, for those who carry it there by other means: sequence, payload, their CRC-32C,
+    /// little-endian (docs/handshake.md); all zero for a message that is.
+    [[nodiscard]] std::array<std::byte, kBytes> to_bytes() const noexcept;
+    /// Nothing where the bytes are no whole message, as while it is being written.
+    [[nodiscard]] static std::optional<SlotMessage> from_bytes(const std::array<std::byte, kBytes>& bytes) noexcept;
 
     friend bool operator==(const SlotMessage&, const SlotMessage&) = default;
 };
 
-/// The values of slots: 4, 8 and 64 bytes each.
+/// What slots hold: 4, 8 and 64 bytes each.
 template <typename Value>
-inline constexpr bool is_slot_value =
+concept SlotValue =
     std::is_same_v<Value, std::uint32_t> || std::is_same_v<Value, std::uint64_t> || std::is_same_v<Value, SlotMessage>;
 
 /// What ends a wait.
@@ -57,16 +65,13 @@ struct FlagSlotsOptions {
 /// GPU work that has finished, is there for whoever sees the flag.
 ///
 /// A slot has one writer at a time. 64-byte slots can't be read torn: a checksum over sequence and payload is in them.
-/// `Value` is std::uint32_t, std::uint64_t or SlotMessage.
 ///
 /// Threads: calls may come from many threads; those that copy take turns. Keeps the memory alive. Throws Error:
 /// bad_argument (an index beyond count(), memory that is too small or not aligned to the slots), timed_out (a copy that
 /// is not done within copy_timeout; it is waited for by the next call), unsupported (nobody can copy), driver. In a
 /// forked child its calls throw Error{unsupported}.
-template <typename Value>
+template <SlotValue Value>
 class FABRICMEM_API FlagSlots {
-    static_assert(is_slot_value<Value>);
-
 public:
     static constexpr std::size_t kSlotBytes = std::is_same_v<Value, SlotMessage> ? 64 : sizeof(Value);
     /// What load() returns: of a message, nothing where it is being written just now.

@@ -48,7 +48,9 @@ struct WriteRequest {
     std::span<const std::byte> bytes{};
 };
 /// Writes before it returns, or puts the write under way; the bytes need not live on after the call. What it throws
-/// fails that path of the peer. Called by poll() and wait(), never by two threads at once, and must not call back.
+/// is tried again with back-off where it is an Error whose kind may pass (timed_out, peer_gone, not_permitted,
+/// conflict, system, out_of_memory, driver), and else fails that path of the peer. Called by poll() and wait(), never
+/// by two threads at once, and must not call back.
 using Writer = std::function<void(const WriteRequest&)>;
 
 struct HandshakeOptions {
@@ -165,9 +167,12 @@ public:
     /// Takes a peer's hello. The same again changes nothing; a newer one of the same incarnation is used for the next
     /// try; one of another incarnation begins anew, and drops what was. Returns whether anything is new. Throws Error:
     /// bad_argument (a rank beyond max_ranks), bad_blob (the bytes are no hello), conflict (they are of another rank or
-    /// group, of a group of another size, or of another process with this very rank). What it throws stays in the
-    /// peer's report too, unless the peer is better off already.
+    /// group, of a group of another size, or of another process with this very rank). What it throws stays in an
+    /// expected peer's report too, unless the peer is better off already.
     bool add_peer(std::uint32_t rank, std::span<const std::byte> hello);
+    /// Names a rank that is to come, as world_size does for the first ones: it is waited for and reported. Nothing is
+    /// done for one that is there. Throws Error{bad_argument} for a rank beyond max_ranks.
+    void expect_peer(std::uint32_t rank);
     /// Drops the peer's import and forgets it; its tokens mean nothing any more. Nothing is done for a rank that is not
     /// there. An expected rank is expected no longer.
     void remove_peer(std::uint32_t rank);
@@ -189,10 +194,16 @@ public:
     /// (with a Writer of the caller's or ProofPolicy::trust with nothing imported), driver.
     void health_check(std::uint32_t rank, std::chrono::steady_clock::time_point deadline);
 
-    /// A connected peer's region as it is mapped here: the whole of the arena that its region lies in. Null where
-    /// there is none. Valid, and the memory with it, for as long as the pointer is held; a peer that comes back has
-    /// another one.
+    /// A connected peer's memory as it is mapped here: the whole of the arena that its region lies in, so that whatever
+    /// else is in there can be reached at address() + its blob's offset. Null where there is none. Valid, and the
+    /// memory with it, for as long as the pointer is held; a peer that comes back has another one.
     [[nodiscard]] std::shared_ptr<const ImportedFabricBuffer> imported(std::uint32_t rank, LocationKind memory) const;
+
+    /// Where `bytes` at `peer_address`, an address of the peer's own in that arena, are mapped here: for transports
+    /// that exchange raw addresses. Good for as long as imported() would return the same. Throws Error: bad_argument
+    /// (not connected, or not wholly in that memory), unsupported (nothing of that kind is imported).
+    [[nodiscard]] void* translate(std::uint32_t rank, LocationKind memory, std::uint64_t peer_address,
+                                  std::uint64_t bytes) const;
 
     [[nodiscard]] std::uint32_t rank() const noexcept;
     [[nodiscard]] std::uint64_t incarnation() const noexcept;

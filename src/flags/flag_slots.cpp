@@ -81,30 +81,35 @@ bool is_there(const SlotMessage& held, std::uint64_t awaited, Until until) noexc
 
 }  // namespace
 
-template <typename Value>
+std::array<std::byte, SlotMessage::kBytes> SlotMessage::to_bytes() const noexcept { return detail::seal(*this); }
+std::optional<SlotMessage> SlotMessage::from_bytes(const std::array<std::byte, kBytes>& bytes) noexcept {
+    return detail::unseal(bytes);
+}
+
+template <SlotValue Value>
 FlagSlots<Value>::FlagSlots(Block block, const FlagSlotsOptions& options)
     : memory_(std::make_unique<SlotMemory>(std::move(block), kSlotBytes, options)) {}
-template <typename Value>
+template <SlotValue Value>
 FlagSlots<Value>::FlagSlots(std::shared_ptr<const ImportedFabricBuffer> buffer, std::uint64_t offset, std::size_t count,
                             const FlagSlotsOptions& options)
     : memory_(std::make_unique<SlotMemory>(std::move(buffer), offset, count, kSlotBytes, options)) {}
-template <typename Value>
+template <SlotValue Value>
 FlagSlots<Value>::FlagSlots(FlagSlots&&) noexcept = default;
-template <typename Value>
+template <SlotValue Value>
 FlagSlots<Value>& FlagSlots<Value>::operator=(FlagSlots&&) noexcept = default;
-template <typename Value>
+template <SlotValue Value>
 FlagSlots<Value>::~FlagSlots() = default;
 
-template <typename Value>
+template <SlotValue Value>
 std::size_t FlagSlots<Value>::count() const noexcept {
     return memory_ == nullptr ? 0 : memory_->count();
 }
-template <typename Value>
+template <SlotValue Value>
 bool FlagSlots<Value>::is_direct() const noexcept {
     return memory_ != nullptr && memory_->is_direct();
 }
 
-template <typename Value>
+template <SlotValue Value>
 void FlagSlots<Value>::store(std::size_t index, const Value& value) {
     SlotMemory& memory = open();
     if (memory.is_direct()) {
@@ -114,7 +119,7 @@ void FlagSlots<Value>::store(std::size_t index, const Value& value) {
     }
 }
 
-template <typename Value>
+template <SlotValue Value>
 typename FlagSlots<Value>::Loaded FlagSlots<Value>::load(std::size_t index) const {
     std::optional<Value> value;
     static_cast<void>(look(open(), index, std::nullopt, value));
@@ -125,7 +130,7 @@ typename FlagSlots<Value>::Loaded FlagSlots<Value>::load(std::size_t index) cons
     }
 }
 
-template <typename Value>
+template <SlotValue Value>
 std::optional<Value> FlagSlots<Value>::wait_until(std::size_t index, const Awaited& value, Clock::time_point deadline,
                                                   Until until) const {
     const SlotMemory& memory = open();
@@ -139,19 +144,19 @@ std::optional<Value> FlagSlots<Value>::wait_until(std::size_t index, const Await
     }
 }
 
-template <typename Value>
+template <SlotValue Value>
 void FlagSlots<Value>::reset(std::size_t index) {
     store(index, Value{});
 }
 
-template <typename Value>
+template <SlotValue Value>
 void FlagSlots<Value>::reset_all() {
     SlotMemory& memory = open();
     if (!memory.is_direct()) return memory.write_zeros();
     for (std::size_t i = 0; i < memory.count(); ++i) store_directly(memory.direct(i), Value{});
 }
 
-template <typename Value>
+template <SlotValue Value>
 SlotMemory& FlagSlots<Value>::open() const {
     if (memory_ == nullptr) throw Error({.kind = ErrorKind::closed, .subject = "slots that were moved from"});
     return *memory_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "driver/driver_state.hpp"
@@ -71,8 +72,8 @@ SlotMemory::~SlotMemory() {
         return;
     }
     log(LogLevel::error, "slots' memory is kept until the process ends: a copy is still under way");
-    if (block_.is_open()) leave_to_parent(new Block(std::move(block_)));
-    if (buffer_ != nullptr) leave_to_parent(new std::shared_ptr<const ImportedFabricBuffer>(std::move(buffer_)));
+    if (block_.is_open()) leave_to_parent(new (std::nothrow) Block(std::move(block_)));
+    if (buffer_ != nullptr) leave_to_parent(new (std::nothrow) auto(std::move(buffer_)));
 }
 
 void SlotMemory::start(const Access& access, const Location& location, const HandleBlob* imported_from,

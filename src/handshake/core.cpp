@@ -85,10 +85,6 @@ HandshakeCore::HandshakeCore(std::shared_ptr<Driver> driver, HandshakeOptions op
 }
 
 HandshakeCore::~HandshakeCore() {
-    if (forked()) {
-        imports_.forget();
-        return;  // what else there is knows by itself
-    }
     try {
         close(Clock::now() + kPatienceOfDestructor);
     } catch (const std::exception& error) {
@@ -214,8 +210,7 @@ void HandshakeCore::check_other_process(const PeerState& peer, const Hello& hell
 bool HandshakeCore::add_peer(std::uint32_t rank, std::span<const std::byte> bytes) {
     const DeferredLog deferred;
     const Lock held = lock();
-    if (rank >= options_.max_ranks)
-        refuse(formatted("rank {}, and there are slots for {} ranks", rank, options_.max_ranks));
+    check_rank(rank);
     if (rank == options_.rank) {
         if (check_hello(rank, bytes).incarnation == options_.incarnation) return false;
         throw Error({.kind = ErrorKind::conflict,
@@ -286,11 +281,51 @@ void HandshakeCore::remove_peer(std::uint32_t rank) {
     drop_what_is_idle();
 }
 
-std::shared_ptr<const ImportedFabricBuffer> HandshakeCore::imported(std::uint32_t rank, LocationKind memory) const {
+void HandshakeCore::check_rank(std::uint32_t rank) const {
+    if (rank >= options_.max_ranks)
+        refuse(formatted("rank {}, and there are slots for {} ranks", rank, options_.max_ranks));
+}
+
+void HandshakeCore::expect_peer(std::uint32_t rank) {
     const Lock held = lock();
+    check_rank(rank);
+    if (rank == options_.rank || peers_.find(rank) != peers_.end()) return;
+    PeerState& peer = peers_[rank];
+    peer.rank = rank;
+    peer.since = Clock::now();
+}
+
+const Path* HandshakeCore::connected_path(std::uint32_t rank, LocationKind memory) const {
     const auto found = peers_.find(rank);
     if (found == peers_.end() || found->second.stage != PeerStage::connected) return nullptr;
-    return memory == LocationKind::device ? found->second.device.imported : found->second.host.imported;
+    return memory == LocationKind::device ? &found->second.device : &found->second.host;
+}
+
+std::shared_ptr<const ImportedFabricBuffer> HandshakeCore::imported(std::uint32_t rank, LocationKind memory) const {
+    const Lock held = lock();
+    const Path* const path = connected_path(rank, memory);
+    return path == nullptr ? nullptr : path->imported;
+}
+
+void* HandshakeCore::translate(std::uint32_t rank, LocationKind memory, std::uint64_t peer_address,
+                               std::uint64_t bytes) const {
+    const Lock held = lock();
+    const Path* const path = connected_path(rank, memory);
+    if (path == nullptr) refuse(formatted("rank {} is not connected", rank));
+    if (path->imported == nullptr) {
+        throw Error({.kind = ErrorKind::unsupported,
+                     .subject = formatted("rank {}'s {} memory is not imported here", rank,
+                                          memory == LocationKind::device ? "device" : "host")});
+    }
+    const Hello& hello = *peers_.at(rank).hello;
+    const HelloRegion& region = memory == LocationKind::device ? hello.device : hello.host;
+    const std::uint64_t base = region.address - region.blob->offset;
+    const std::uint64_t mapped = path->imported->mapped_bytes();
+    if (peer_address < base || peer_address - base > mapped || bytes > mapped - (peer_address - base)) {
+        refuse(formatted("{} bytes at {:#x} are not in the {} bytes at {:#x} that rank {} exported", bytes,
+                         peer_address, mapped, base, rank));
+    }
+    return static_cast<std::byte*>(path->imported->address()) + (peer_address - base);
 }
 
 // What a copy may still be under way to must not be unmapped, or the context is lost.

@@ -74,11 +74,13 @@ public:
     HandshakeCore(std::shared_ptr<Driver> driver, HandshakeOptions options);
     HandshakeCore(const HandshakeCore&) = delete;
     HandshakeCore& operator=(const HandshakeCore&) = delete;
+    /// Not in a forked child: there it has to be left as it is, locks and all.
     ~HandshakeCore();
 
     // As Handshake's.
     [[nodiscard]] std::vector<std::byte> hello();
     bool add_peer(std::uint32_t rank, std::span<const std::byte> bytes);
+    void expect_peer(std::uint32_t rank);
     void remove_peer(std::uint32_t rank);
     std::size_t poll();
     HandshakeReport wait(Clock::time_point deadline);
@@ -86,6 +88,8 @@ public:
     [[nodiscard]] PeerReport peer(std::uint32_t rank) const;
     void health_check(std::uint32_t rank, Clock::time_point deadline);
     [[nodiscard]] std::shared_ptr<const ImportedFabricBuffer> imported(std::uint32_t rank, LocationKind memory) const;
+    [[nodiscard]] void* translate(std::uint32_t rank, LocationKind memory, std::uint64_t peer_address,
+                                  std::uint64_t bytes) const;
     void close(Clock::time_point deadline);
 
     [[nodiscard]] const HandshakeOptions& options() const noexcept { return options_; }
@@ -101,6 +105,8 @@ private:
     void make_regions();
     [[nodiscard]] SlotRegion make_region(const Location& location, const std::shared_ptr<Arena>& given);
     [[nodiscard]] Lock lock() const;  // throws where the object can't be used
+    void check_rank(std::uint32_t rank) const;
+    [[nodiscard]] const Path* connected_path(std::uint32_t rank, LocationKind memory) const;
     [[nodiscard]] Hello check_hello(std::uint32_t rank, std::span<const std::byte> bytes) const;
     void check_other_process(const PeerState& peer, const Hello& hello) const;
     void begin_anew(PeerState& peer, Hello hello);
@@ -110,7 +116,7 @@ private:
     // progress.cpp
     [[nodiscard]] std::size_t step();
     void advance_import(PeerState& peer, Path& path, const HelloRegion& region);
-    void import_failed(Path& path, const HandleBlob& blob, const Error& error);
+    void try_failed(Path& path, const HandleBlob& blob, const Error& error);
     void look_into_host_slots();
     void take_message(PeerState& peer, Path& path, Path& other, LocationKind memory,
                       const std::optional<SlotMessage>& message);
@@ -122,6 +128,7 @@ private:
 
     // verdict.cpp
     void update(PeerState& peer, Clock::time_point now);
+    [[nodiscard]] bool can_still_tell(const PeerState& peer) const;
     void enter(PeerState& peer, PeerStage stage, Clock::time_point now);
     void settle_at_deadline(PeerState& peer, Clock::time_point now);
     [[nodiscard]] Error why_late(const PeerState& peer) const;

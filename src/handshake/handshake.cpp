@@ -54,6 +54,7 @@ Handshake::~Handshake() {
 
 std::vector<std::byte> Handshake::hello() { return core_->hello(); }
 bool Handshake::add_peer(std::uint32_t rank, std::span<const std::byte> hello) { return core_->add_peer(rank, hello); }
+void Handshake::expect_peer(std::uint32_t rank) { core_->expect_peer(rank); }
 void Handshake::remove_peer(std::uint32_t rank) { core_->remove_peer(rank); }
 std::size_t Handshake::poll() { return core_->poll(); }
 HandshakeReport Handshake::wait(std::chrono::steady_clock::time_point deadline) { return core_->wait(deadline); }
@@ -64,6 +65,10 @@ void Handshake::health_check(std::uint32_t rank, std::chrono::steady_clock::time
 }
 std::shared_ptr<const ImportedFabricBuffer> Handshake::imported(std::uint32_t rank, LocationKind memory) const {
     return core_->imported(rank, memory);
+}
+void* Handshake::translate(std::uint32_t rank, LocationKind memory, std::uint64_t peer_address,
+                           std::uint64_t bytes) const {
+    return core_->translate(rank, memory, peer_address, bytes);
 }
 std::uint32_t Handshake::rank() const noexcept { return core_->options().rank; }
 std::uint64_t Handshake::incarnation() const noexcept { return core_->options().incarnation; }

@@ -14,9 +14,14 @@
 namespace fabricmem::detail {
 namespace {
 
-CUdeviceptr health_slot(const ImportedFabricBuffer& buffer, std::uint32_t rank) {
+struct Target {
+    std::shared_ptr<const ImportedFabricBuffer> buffer;
+    CUdeviceptr slot = 0;
+};
+
+CUdeviceptr health_slot(const ImportedFabricBuffer& buffer, const HandleBlob& region, std::uint32_t rank) {
     const auto base = static_cast<CUdeviceptr>(reinterpret_cast<std::uintptr_t>(buffer.address()));
-    return base + std::uint64_t{rank} * kSlotStride + kHealthOffset;
+    return base + region.offset + std::uint64_t{rank} * kSlotStride + kHealthOffset;
 }
 
 constexpr std::uint64_t kPathBytes = 2 * sizeof(SlotBytes);  // what is written, and what is read
@@ -25,15 +30,18 @@ constexpr std::uint64_t kPathBytes = 2 * sizeof(SlotBytes);  // what is written,
 
 void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline) {
     const DeferredLog deferred;
-    std::vector<std::shared_ptr<const ImportedFabricBuffer>> paths;
+    std::vector<Target> paths;
     {
         const Lock held = lock();
         const auto found = peers_.find(rank);
         if (found == peers_.end() || found->second.stage != PeerStage::connected)
             refuse(formatted("rank {} is not connected", rank));
-        for (const Path* path : {&found->second.device, &found->second.host}) {
+        const PeerState& peer = found->second;
+        for (const auto& [path, region] :
+             {std::pair(&peer.device, &peer.hello->device), {&peer.host, &peer.hello->host}}) {
             const bool used = path->state == PathState::proved || path->state == PathState::trusted;
-            if (used && path->imported != nullptr) paths.push_back(path->imported);
+            if (used && path->imported != nullptr)
+                paths.push_back({path->imported, health_slot(*path->imported, *region->blob, options_.rank)});
         }
     }
     if (paths.empty()) {
@@ -43,7 +51,7 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                      .cure = "check the peer through that writer's own means"});
     }
     // Memory outlives its exporter while it is imported, so that it can be written says nothing of the process.
-    const HandleBlob& blob = paths.front()->blob();
+    const HandleBlob& blob = paths.front().buffer->blob();
     DriverState& state = DriverState::of(*driver_);
     if (state.is_this_node(blob) && blob.process_id.has_value() && blob.process_start.has_value() &&
         state.identity()->pid_namespace == blob.pid_namespace &&
@@ -65,14 +73,15 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
     };
     if (health_port_ == nullptr) health_port_ = std::make_unique<CopyPort>(driver_, options_.device, 2 * kPathBytes);
     if (health_port_->wait(deadline) == Finished::no) throw late("a check before this one is still under way");
-    under_check_ = paths;  // a copy may outlive this call
+    under_check_.clear();
+    for (const Target& path : paths) under_check_.push_back(path.buffer);  // a copy may outlive this call
     const SlotBytes written = seal({.sequence = ++health_sequence_, .payload = {std::byte{0x68}}});
     std::uint64_t offset = 0;
-    for (const auto& path : paths) {
+    for (const Target& path : paths) {
         std::memcpy(health_port_->bounce() + offset, written.data(), written.size());
         std::memset(health_port_->bounce() + offset + written.size(), 0, written.size());
-        health_port_->write(health_slot(*path, options_.rank), offset, written.size());
-        health_port_->read(offset + written.size(), health_slot(*path, options_.rank), written.size());
+        health_port_->write(path.slot, offset, written.size());
+        health_port_->read(offset + written.size(), path.slot, written.size());
         offset += kPathBytes;
     }
     if (health_port_->wait(deadline) == Finished::no) throw late("what was written and read back is not here");
@@ -82,7 +91,7 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
             continue;
         throw Error({.kind = ErrorKind::driver,
                      .subject = formatted("rank {}: what was written into its {} memory is not what is read there",
-                                          rank, paths[i]->location().is_host() ? "host" : "device"),
+                                          rank, paths[i].buffer->location().is_host() ? "host" : "device"),
                      .identity = "exporter: " + describe_exporter(blob)});
     }
 }

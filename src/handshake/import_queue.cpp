@@ -141,8 +141,6 @@ void ImportQueue::drop(std::shared_ptr<const ImportedFabricBuffer> buffer) {
     look();
 }
 
-void ImportQueue::forget() noexcept { static_cast<void>(thread_ != nullptr ? new auto(std::move(thread_)) : nullptr); }
-
 void ImportQueue::look() {
     bool begin = false;
     bool too_long = false;

@@ -56,8 +56,6 @@ public:
     [[nodiscard]] std::shared_ptr<ImportTask> start(const HandleBlob& blob, const ImportOptions& options);
     /// Lets the reference go there: where it is the last, the import ends on that thread.
     void drop(std::shared_ptr<const ImportedFabricBuffer> buffer);
-    /// Forgets what has not begun, keeps what nobody may end (in a forked child).
-    void forget() noexcept;
     /// Sees to it that the thread lives while there is work, and gives up what takes too long.
     void look();
     /// False where not all is done by the deadline.

@@ -16,6 +16,13 @@ namespace {
 
 constexpr std::chrono::milliseconds kLongestPause{1000};
 
+// What is mapped is the whole allocation in any case, so that is what the import shows.
+HandleBlob whole(HandleBlob blob) {
+    blob.offset = 0;
+    blob.bytes = blob.mapped_bytes;
+    return blob;
+}
+
 // Whether it is certain that the two are in different NVLink domains, or partitions of one.
 bool is_foreign(const HandleBlob& blob, DriverState& state) {
     if (!blob.fabric.has_value()) return false;
@@ -95,9 +102,9 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
             path.error.reset();
             if (options_.policy == ProofPolicy::trust) path.state = PathState::trusted;
         } catch (const Error& error) {
-            import_failed(path, *region.blob, error);
+            try_failed(path, *region.blob, error);
         } catch (const std::exception& error) {
-            import_failed(path, *region.blob, Error({.kind = ErrorKind::system, .subject = error.what()}));
+            try_failed(path, *region.blob, Error({.kind = ErrorKind::system, .subject = error.what()}));
         }
     }
     if (path.imported != nullptr || path.state != PathState::pending) return;
@@ -108,12 +115,12 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
     ++peer.imports_tried;
     // The CPU of one node is given no access to another's memory; asking for it would only be refused.
     const bool near = DriverState::of(*driver_).is_this_node(*region.blob);
-    path.task = imports_.start(*region.blob, {.host_access = near ? HostAccess::automatic : HostAccess::none,
-                                              .timeout = std::chrono::milliseconds(0),
-                                              .tear_down_timeout = options_.import_timeout});
+    path.task = imports_.start(whole(*region.blob), {.host_access = near ? HostAccess::automatic : HostAccess::none,
+                                                     .timeout = std::chrono::milliseconds(0),
+                                                     .tear_down_timeout = options_.import_timeout});
 }
 
-void HandshakeCore::import_failed(Path& path, const HandleBlob& blob, const Error& error) {
+void HandshakeCore::try_failed(Path& path, const HandleBlob& blob, const Error& error) {
     path.error = error;
     if (is_final(error, blob, DriverState::of(*driver_))) {
         path.state = PathState::failed;
@@ -179,12 +186,13 @@ void HandshakeCore::write_due(PeerState& peer, Path& path, const HelloRegion& re
     const SlotBytes bytes = seal(to_message(token, ++path.sequence));
     const std::uint64_t offset = std::uint64_t{options_.rank} * kSlotStride + kTokenOffset;
     if (options_.writer != nullptr) {
+        if (Clock::now() < path.retry_at) return;
         try {
             options_.writer({peer.rank, memory, region.address + offset, bytes});
             path.written = token;
+            moved_ = true;
         } catch (const Error& error) {
-            path.state = PathState::failed;
-            path.error = error;
+            try_failed(path, *region.blob, error);
         } catch (const std::exception& error) {
             path.state = PathState::failed;
             path.error = Error({.kind = ErrorKind::system,
@@ -194,7 +202,7 @@ void HandshakeCore::write_due(PeerState& peer, Path& path, const HelloRegion& re
     }
     const std::uint64_t from = staging(peer.rank, memory);
     std::memcpy(port_->bounce() + from, bytes.data(), bytes.size());
-    port_->write(pointer(path.imported->address()) + offset, from, bytes.size());
+    port_->write(pointer(path.imported->address()) + region.blob->offset + offset, from, bytes.size());
     path.queued = token;
 }
 

@@ -30,6 +30,17 @@ void HandshakeCore::enter(PeerState& peer, PeerStage stage, Clock::time_point no
     peer.since = now;
 }
 
+// A failure of device memory is told to the peer through its host memory, before it is final: where that is imported,
+// or its first import has not ended yet.
+bool HandshakeCore::can_still_tell(const PeerState& peer) const {
+    const Path& path = peer.host;
+    if (peer.device.state != PathState::failed || options_.policy != ProofPolicy::verify || port_error_.has_value())
+        return false;
+    if (path.state != PathState::pending && path.state != PathState::proved) return false;
+    if (path.written.has_value() && path.written->trouble != 0) return false;
+    return path.imported != nullptr || !path.error.has_value();
+}
+
 void HandshakeCore::update(PeerState& peer, Clock::time_point now) {
     if (!peer.hello.has_value() || peer.is_settled()) return;
     for (Path* path : {&peer.device, &peer.host}) {
@@ -51,12 +62,7 @@ void HandshakeCore::update(PeerState& peer, Clock::time_point now) {
                 stage = PeerStage::importing;
         }
     }
-    // Before a failure is final, the peer is told of it through the memory that does work.
-    if (stage == PeerStage::failed && peer.host.imported != nullptr && !port_error_.has_value() &&
-        peer.host.state != PathState::failed && options_.policy == ProofPolicy::verify &&
-        (!peer.host.written.has_value() || peer.host.written->trouble == 0)) {
-        stage = PeerStage::proving;
-    }
+    if (stage == PeerStage::failed && can_still_tell(peer)) stage = PeerStage::proving;
     if (stage == peer.stage) return;
     enter(peer, stage, now);
     if (stage == PeerStage::connected)

@@ -522,6 +522,7 @@ const std::vector<Untried>& untried_functions() {
          "works on other threads too, and tells in reports: handshake_fault_test.cpp has a loop of its own"},
         {"Handshake::*", "as its constructor"},
         {"HandshakeReport::*", "a value, which knows no driver"},
+        {"SlotMessage::*", "a value, which knows no driver"},
         {"to_string(PeerStage stage)", "of a value"},
         {"to_string(PathState state)", "of a value"},
         {"set_log_sink(LogSink sink)", "the log knows no driver"},
