@@ -22,6 +22,20 @@ else()
         $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
 endif()
 
+# hiredis, for make_redis_store alone.
+set(fabricmem_redis OFF)
+if(FABRICMEM_WITH_REDIS)
+    find_path(FABRICMEM_HIREDIS_INCLUDE_DIR hiredis/hiredis.h)
+    find_library(FABRICMEM_HIREDIS_LIBRARY hiredis)
+    mark_as_advanced(FABRICMEM_HIREDIS_INCLUDE_DIR FABRICMEM_HIREDIS_LIBRARY)
+    if(FABRICMEM_HIREDIS_INCLUDE_DIR AND FABRICMEM_HIREDIS_LIBRARY)
+        set(fabricmem_redis ON)
+    elseif(NOT FABRICMEM_WITH_REDIS STREQUAL "AUTO")
+        message(FATAL_ERROR " FABRICMEM_WITH_REDIS=${FABRICMEM_WITH_REDIS}, but hiredis was not found (libhiredis-dev)")
+    endif()
+endif()
+message(STATUS "make_redis_store: ${fabricmem_redis}")
+
 # fabricmem_use_header_only(<target>): fmt, spdlog and nlohmann/json for <target>, for nobody who links it. Their namespaces
 # get names of our own: a static library can't hide what it instantiates, and a consumer's fmt may be another version.
 function(fabricmem_use_header_only target)

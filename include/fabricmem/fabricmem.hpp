@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fabricmem/arena.hpp>
+#include <fabricmem/c10d_store.hpp>
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/error.hpp>
 #include <fabricmem/fabric_buffer.hpp>
@@ -12,5 +13,6 @@
 #include <fabricmem/log.hpp>
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>
+#include <fabricmem/store.hpp>
 #include <fabricmem/types.hpp>
 #include <fabricmem/version.hpp>
