@@ -14,5 +14,6 @@
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>
 #include <fabricmem/store.hpp>
+#include <fabricmem/store_exchange.hpp>
 #include <fabricmem/types.hpp>
 #include <fabricmem/version.hpp>
