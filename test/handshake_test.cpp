@@ -318,11 +318,36 @@ TEST_CASE("A token of a former life means nothing", "[handshake]") {
     const auto report = meeting[0].wait(soon(std::chrono::milliseconds(50)));
     CHECK(report.pending == 1);
     REQUIRE(report.peers[1].error.has_value());
-    CHECK(report.peers[1].error->kind() == ErrorKind::conflict);
-    CHECK(contains(report.peers[1].error->what(), "another process uses its slot"));
+    CHECK(contains(report.peers[1].error->what(), "its token has not come"));
+    CHECK(contains(report.peers[1].error->what(), "Exporter: host"));
     meeting.exchange();
     REQUIRE(meeting.poll_until_done());
     CHECK(meeting.all_connected());
+    // A channel that is late brings the former hello again.
+    FABRICMEM_CHECK_ERROR(meeting[0].add_peer(1, former), conflict, "of a former life");
+    check_proved(meeting[0].peer(1));
+}
+
+TEST_CASE("Tokens of a process that nobody has heard of are a conflict", "[handshake]") {
+    const auto driver = make_emulated_driver();
+    Meeting meeting({driver, driver});
+    Handshake other(driver, {.rank = 1, .world_size = 2});
+    CHECK(meeting[0].add_peer(1, meeting[1].hello()));
+    CHECK(other.add_peer(0, meeting[0].hello()));
+    REQUIRE(meeting.poll_until([&] {
+        static_cast<void>(other.poll());
+        return other.peer(0).stage == PeerStage::proving;
+    }));
+    const auto report = [&] {
+        for (int i = 0; i < 20; ++i) {
+            static_cast<void>(other.poll());
+            static_cast<void>(meeting[0].wait(soon(std::chrono::milliseconds(5))));
+        }
+        return meeting[0].wait(soon(std::chrono::milliseconds(5)));
+    }();
+    REQUIRE(report.peers[1].error.has_value());
+    CHECK(report.peers[1].error->kind() == ErrorKind::conflict);
+    CHECK(contains(report.peers[1].error->what(), "another process uses its slot"));
 }
 
 TEST_CASE("Ranks come and go while others stay connected", "[handshake]") {

@@ -315,7 +315,7 @@ TEST_CASE("What ends the rounds is told, and ends the program in time, though me
         CAPTURE(pair.program.err());
         REQUIRE(errors.size() == 1);
         CHECK(contains(errors[0], "the peer went away"));
-        CHECK(contains(pair.program.err(), "giving all memory back after a failure, for 4 s at most"));
+        CHECK(contains(pair.program.err(), "giving all memory back after a failure, for "));
     }
     SECTION("the peer is stuck, and not left behind") {
         Endless pair({"--timeout", "1"});

@@ -67,9 +67,9 @@ struct FlagSlotsOptions {
 /// A slot has one writer at a time. 64-byte slots can't be read torn: a checksum over sequence and payload is in them.
 ///
 /// Threads: calls may come from many threads; those that copy take turns. Keeps the memory alive. Throws Error:
-/// bad_argument (an index beyond count(), memory that is too small or not aligned to the slots), timed_out (a copy that
-/// is not done within copy_timeout; it is waited for by the next call), unsupported (nobody can copy), driver. In a
-/// forked child its calls throw Error{unsupported}.
+/// bad_argument (an index beyond count(), memory that is too small or not aligned to the slots, a store to what was
+/// mapped read-only), timed_out (a copy that is not done within copy_timeout; it is waited for by the next call),
+/// unsupported (nobody can copy), driver. In a forked child its calls throw Error{unsupported}.
 template <SlotValue Value>
 class FABRICMEM_API FlagSlots {
 public:

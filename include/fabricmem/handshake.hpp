@@ -76,6 +76,8 @@ struct HandshakeOptions {
     Writer writer{};
     /// How long one import may take before it is given up and tried again.
     std::chrono::milliseconds import_timeout{10'000};
+    /// How long a peer's host memory is tried on once its device memory is proved, before it is done without.
+    std::chrono::milliseconds host_patience{2'000};
     /// First pause before a failed import is tried again; doubled each time, up to 1 s.
     std::chrono::milliseconds retry_pause{10};
 };
@@ -167,12 +169,17 @@ public:
     /// Takes a peer's hello. The same again changes nothing; a newer one of the same incarnation is used for the next
     /// try; one of another incarnation begins anew, and drops what was. Returns whether anything is new. Throws Error:
     /// bad_argument (a rank beyond max_ranks), bad_blob (the bytes are no hello), conflict (they are of another rank or
-    /// group, of a group of another size, or of another process with this very rank). What it throws stays in an
+    /// group, of a group of another size where both know one, of a life that has been followed by another one, or of
+    /// another process with this very rank). What it throws stays in an
     /// expected peer's report too, unless the peer is better off already.
     bool add_peer(std::uint32_t rank, std::span<const std::byte> hello);
     /// Names a rank that is to come, as world_size does for the first ones: it is waited for and reported. Nothing is
     /// done for one that is there. Throws Error{bad_argument} for a rank beyond max_ranks.
     void expect_peer(std::uint32_t rank);
+    /// The group has more ranks from now on: those between are expected. hello() tells the new number; a hello with the
+    /// old one is a conflict, and so is this rank's for those who have not grown yet, so publish it again. Throws
+    /// Error{bad_argument} for a smaller number and for more than max_ranks.
+    void grow(std::uint32_t world_size);
     /// Drops the peer's import and forgets it; its tokens mean nothing any more. Nothing is done for a rank that is not
     /// there. An expected rank is expected no longer.
     void remove_peer(std::uint32_t rank);

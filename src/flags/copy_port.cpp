@@ -11,16 +11,28 @@
 namespace fabricmem::detail {
 namespace {
 
-// Makes a context the thread's for a while. Captures in global mode, of other threads too, don't mind what is done
-// then.
+// Captures in global mode, of other threads too, don't mind what this thread does meanwhile.
+class CaptureScope {
+public:
+    explicit CaptureScope(Driver& driver) noexcept
+        : driver_(driver), exchanged_(driver.thread_exchange_stream_capture_mode(&mode_) == CUDA_SUCCESS) {}
+    CaptureScope(const CaptureScope&) = delete;
+    CaptureScope& operator=(const CaptureScope&) = delete;
+    ~CaptureScope() {
+        if (exchanged_) driver_.thread_exchange_stream_capture_mode(&mode_);
+    }
+
+private:
+    Driver& driver_;
+    CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+    bool exchanged_;
+};
+
+// Makes a context the thread's for a while.
 class ContextScope {
 public:
-    ContextScope(Driver& driver, CUcontext context) : driver_(driver) {
-        exchanged_ = driver.thread_exchange_stream_capture_mode(&mode_) == CUDA_SUCCESS;
-        const CUresult result = driver.ctx_push_current(context);
-        if (result == CUDA_SUCCESS) return;
-        if (exchanged_) driver.thread_exchange_stream_capture_mode(&mode_);
-        raise(result, driver, {.call = "cuCtxPushCurrent"});
+    ContextScope(Driver& driver, CUcontext context) : driver_(driver), capture_(driver) {
+        check(driver.ctx_push_current(context), driver, {.call = "cuCtxPushCurrent"});
     }
     ContextScope(const ContextScope&) = delete;
     ContextScope& operator=(const ContextScope&) = delete;
@@ -28,13 +40,11 @@ public:
         CUcontext popped = nullptr;
         const CUresult result = driver_.ctx_pop_current(&popped);
         if (result != CUDA_SUCCESS) log_failure("cuCtxPopCurrent", 0, result);
-        if (exchanged_) driver_.thread_exchange_stream_capture_mode(&mode_);
     }
 
 private:
     Driver& driver_;
-    CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-    bool exchanged_ = false;
+    CaptureScope capture_;
 };
 
 CUmemAllocationProp host_memory(int numa_node) {
@@ -103,9 +113,7 @@ CopyPort::~CopyPort() {
         give_up();
         return;
     }
-    if (!busy_) return;
-    // A failed context (anything but NOT_READY) has no work under way any more.
-    if (driver_->stream_query(stream_.get()) != CUDA_ERROR_NOT_READY) return;
+    if (is_at_rest()) return;
     log(LogLevel::error, "{} bytes of host memory are kept until the process ends: a copy is still under way",
         range_.get().bytes);
     give_up();
@@ -128,6 +136,7 @@ void CopyPort::copy(std::uint64_t destination, std::uint64_t source, std::size_t
 
 bool CopyPort::is_idle() {
     if (!busy_) return true;
+    const CaptureScope scope(*driver_);
     const CUresult result = driver_->stream_query(stream_.get());
     if (result == CUDA_ERROR_NOT_READY) return false;
     check(result, *driver_, {.call = "cuStreamQuery", .location = Location::device(ordinal_)});
@@ -135,8 +144,15 @@ bool CopyPort::is_idle() {
     return true;
 }
 
+bool CopyPort::is_at_rest() noexcept {
+    if (!busy_) return true;
+    const CaptureScope scope(*driver_);
+    return driver_->stream_query(stream_.get()) != CUDA_ERROR_NOT_READY;
+}
+
 Finished CopyPort::wait(std::chrono::steady_clock::time_point deadline) {
     if (!busy_) return Finished::yes;
+    const CaptureScope scope(*driver_);
     if (wait_for(*driver_, stream_.get(), deadline) == Finished::no) return Finished::no;
     busy_ = false;
     return Finished::yes;

@@ -58,6 +58,8 @@ public:
     /// Whether all that was queued is done.
     [[nodiscard]] bool is_idle();
     [[nodiscard]] Finished wait(std::chrono::steady_clock::time_point deadline);
+    /// False only where a copy is still under way; true too where the context failed, and nothing is any more.
+    [[nodiscard]] bool is_at_rest() noexcept;
 
 private:
     void copy(std::uint64_t destination, std::uint64_t source, std::size_t bytes);

@@ -112,6 +112,7 @@ bool FlagSlots<Value>::is_direct() const noexcept {
 template <SlotValue Value>
 void FlagSlots<Value>::store(std::size_t index, const Value& value) {
     SlotMemory& memory = open();
+    memory.check_writable();
     if (memory.is_direct()) {
         store_directly(memory.direct(index), value);
     } else {
@@ -135,9 +136,10 @@ std::optional<Value> FlagSlots<Value>::wait_until(std::size_t index, const Await
                                                   Until until) const {
     const SlotMemory& memory = open();
     detail::WaitPause pause;
-    for (;;) {
+    // The first look is taken in any case: also where the deadline is now.
+    for (std::optional<Clock::time_point> limit;; limit = deadline) {
         std::optional<Value> held;
-        if (!look(memory, index, std::optional(deadline), held)) return std::nullopt;
+        if (!look(memory, index, limit, held)) return std::nullopt;
         if (held.has_value() && is_there(*held, value, until)) return held;
         if (Clock::now() >= deadline) return std::nullopt;
         pause.wait(deadline);
@@ -152,6 +154,7 @@ void FlagSlots<Value>::reset(std::size_t index) {
 template <SlotValue Value>
 void FlagSlots<Value>::reset_all() {
     SlotMemory& memory = open();
+    memory.check_writable();
     if (!memory.is_direct()) return memory.write_zeros();
     for (std::size_t i = 0; i < memory.count(); ++i) store_directly(memory.direct(i), Value{});
 }

@@ -80,7 +80,8 @@ void SlotMemory::start(const Access& access, const Location& location, const Han
                        const FlagSlotsOptions& options) {
     if (options.copy_timeout.count() <= 0)
         refuse(formatted("a copy's time limit of {} ms", options.copy_timeout.count()));
-    copy_timeout_ = options.copy_timeout;
+    copy_timeout_ = std::min<std::chrono::milliseconds>(options.copy_timeout, std::chrono::hours(24 * 365));
+    writable_ = access.permission == Permission::read_write;
     if (cpu_may_touch(access, *driver_, imported_from)) return;
     port_ = std::make_unique<CopyPort>(driver_, copying_device(access, location, options.device), kBounceBytes);
 }
@@ -109,10 +110,20 @@ Error SlotMemory::too_late() const {
                   .cure = "look for work that keeps the GPU's copy engines busy, or for a GPU in trouble"});
 }
 
+std::unique_lock<std::timed_mutex> SlotMemory::take_turn(std::chrono::steady_clock::time_point deadline) const {
+    std::unique_lock lock(mutex_, deadline);
+    if (!lock.owns_lock()) throw too_late();
+    return lock;
+}
+
+void SlotMemory::check_writable() const {
+    if (!writable_) refuse("a store to slots in memory that was mapped read-only");
+}
+
 void SlotMemory::write(std::size_t index, std::span<const std::byte> bytes) {
     check_index(index);
-    const std::lock_guard lock(mutex_);
     const auto deadline = std::chrono::steady_clock::now() + copy_timeout_;
+    const auto turn = take_turn(deadline);
     if (port_->wait(deadline) == Finished::no) throw too_late();
     std::memcpy(port_->bounce(), bytes.data(), bytes.size());
     port_->write(reinterpret_cast<std::uintptr_t>(address_) + index * slot_bytes_, 0, bytes.size());
@@ -121,8 +132,8 @@ void SlotMemory::write(std::size_t index, std::span<const std::byte> bytes) {
 
 void SlotMemory::write_zeros() {
     check_index(0);
-    const std::lock_guard lock(mutex_);
     const auto deadline = std::chrono::steady_clock::now() + copy_timeout_;
+    const auto turn = take_turn(deadline);
     if (port_->wait(deadline) == Finished::no) throw too_late();
     const std::size_t all = count_ * slot_bytes_;
     std::memset(port_->bounce(), 0, std::min(all, kBounceBytes));
@@ -135,9 +146,13 @@ void SlotMemory::write_zeros() {
 bool SlotMemory::read(std::size_t index, std::span<std::byte> bytes,
                       std::optional<std::chrono::steady_clock::time_point> deadline) const {
     check_index(index);
-    const std::lock_guard lock(mutex_);
     const auto limit = std::chrono::steady_clock::now() + copy_timeout_;
     const auto until = deadline.has_value() ? std::min(limit, *deadline) : limit;
+    const std::unique_lock turn(mutex_, until);
+    if (!turn.owns_lock()) {
+        if (until == limit) throw too_late();
+        return false;
+    }
     const auto in_time = [&] {
         if (port_->wait(until) == Finished::yes) return true;
         if (until == limit) throw too_late();

@@ -37,6 +37,8 @@ public:
     [[nodiscard]] std::byte* direct(std::size_t index) const;
     void write(std::size_t index, std::span<const std::byte> bytes);
     void write_zeros();
+    /// Throws Error{bad_argument} where this process may only read.
+    void check_writable() const;
     /// False where the deadline, or the copy's own time limit, came first; the latter throws Error{timed_out}.
     [[nodiscard]] bool read(std::size_t index, std::span<std::byte> bytes,
                             std::optional<std::chrono::steady_clock::time_point> deadline) const;
@@ -46,6 +48,8 @@ private:
                const FlagSlotsOptions& options);
     void check_index(std::size_t index) const;
     [[nodiscard]] Error too_late() const;
+    /// Throws Error{timed_out} where others' copies take the time.
+    [[nodiscard]] std::unique_lock<std::timed_mutex> take_turn(std::chrono::steady_clock::time_point deadline) const;
 
     std::shared_ptr<Driver> driver_;
     Block block_;
@@ -55,7 +59,8 @@ private:
     std::size_t slot_bytes_;
     std::uint64_t born_in_;
     std::chrono::milliseconds copy_timeout_;
-    mutable std::mutex mutex_;  // guards the port
+    bool writable_ = true;
+    mutable std::timed_mutex mutex_;  // guards the port
     std::unique_ptr<CopyPort> port_;
 };
 

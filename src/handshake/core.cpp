@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "buffer/buffer_parts.hpp"
@@ -20,6 +21,7 @@ namespace fabricmem::detail {
 namespace {
 
 constexpr std::uint32_t kMaxRanks = 65'536;
+constexpr std::size_t kFormerLivesKept = 64;  // of each rank
 constexpr auto kPatienceOfDestructor = std::chrono::seconds(5);
 
 std::uint64_t new_incarnation() {
@@ -41,8 +43,21 @@ void check_options(const HandshakeOptions& options) {
     if (options.world_size != 0 && options.rank >= options.world_size)
         refuse(formatted("rank {} of {}", options.rank, options.world_size));
     if (options.retry_pause.count() <= 0) refuse("a retry_pause that is not above 0");
+    if (options.host_patience.count() < 0) refuse("a host_patience below 0");
     if (options.import_timeout.count() <= 0) refuse("an import_timeout that is not above 0");
     if (options.device < 0) refuse(formatted("device {}", options.device));
+}
+
+// A newer hello of one life may bring fresh handles, and nothing else.
+bool same_region(const HelloRegion& a, const HelloRegion& b) {
+    if (a.blob.has_value() != b.blob.has_value()) return false;
+    if (!a.blob.has_value()) return true;
+    HandleBlob blob = *b.blob;
+    blob.handle = a.blob->handle;
+    blob.created_ns = a.blob->created_ns;
+    blob.imex_channel = a.blob->imex_channel;
+    blob.fabric = a.blob->fabric;  // may be known only later
+    return a.address == b.address && *a.blob == blob;
 }
 
 bool same_process(const HandleBlob& a, const HandleBlob& b) noexcept {
@@ -75,12 +90,8 @@ HandshakeCore::HandshakeCore(std::shared_ptr<Driver> driver, HandshakeOptions op
     check_options(options_);
     if (options_.incarnation == 0) options_.incarnation = new_incarnation();
     make_regions();
-    const auto now = Clock::now();
     for (std::uint32_t rank = 0; rank < options_.world_size; ++rank) {
-        if (rank == options_.rank) continue;
-        PeerState& peer = peers_[rank];
-        peer.rank = rank;
-        peer.since = now;
+        if (rank != options_.rank) expected(rank);
     }
 }
 
@@ -119,6 +130,7 @@ void HandshakeCore::make_regions() {
 SlotRegion HandshakeCore::make_region(const Location& location, const std::shared_ptr<Arena>& given) {
     const std::uint64_t bytes = std::uint64_t{options_.max_ranks} * kSlotStride;
     if (given != nullptr) {
+        if (given->driver() != driver_) refuse("an arena of another driver");
         if (given->location().is_host() != location.is_host() ||
             (!location.is_host() && given->location() != location)) {
             refuse(formatted("an arena on {} where one on {} is wanted", to_string(given->location()),
@@ -152,8 +164,8 @@ HandshakeCore::Lock HandshakeCore::lock() const {
 std::vector<std::byte> HandshakeCore::hello() {
     const DeferredLog deferred;
     const Lock held = lock();
-    const bool missing = std::any_of(peers_.begin(), peers_.end(),
-                                     [](const auto& entry) { return entry.second.stage != PeerStage::connected; });
+    const bool missing =
+        std::any_of(peers_.begin(), peers_.end(), [](const auto& entry) { return !entry.second.is_settled(); });
     const bool anew = serial_ != 0 && missing;
     Hello hello{.rank = options_.rank,
                 .world_size = options_.world_size,
@@ -180,9 +192,9 @@ Hello HandshakeCore::check_hello(std::uint32_t rank, std::span<const std::byte> 
             "keep the jobs' channels apart");
     }
     if (hello.rank != rank) throw conflict(formatted("it is rank {}'s", hello.rank), "look at how the channel numbers");
-    if (hello.world_size != options_.world_size) {
+    if (hello.world_size != options_.world_size && hello.world_size != 0 && options_.world_size != 0) {
         throw conflict(formatted("it says world_size {}, and this rank says {}", hello.world_size, options_.world_size),
-                       "start all ranks with the same number");
+                       "start all ranks with the same number, or let all of them grow()");
     }
     if (hello.max_ranks <= options_.rank) {
         throw conflict(formatted("it has slots for {} ranks, and this is rank {}", hello.max_ranks, options_.rank),
@@ -219,18 +231,20 @@ bool HandshakeCore::add_peer(std::uint32_t rank, std::span<const std::byte> byte
                               "life before",
                      .cure = "give each process a number of its own"});
     }
-    const auto known = peers_.find(rank);
     try {
         Hello hello = check_hello(rank, bytes);
-        PeerState& peer = peers_[rank];
-        if (known == peers_.end()) {
-            peer.rank = rank;
-            peer.since = Clock::now();
-        }
+        check_former_life(rank, hello.incarnation);
+        PeerState& peer = expected(rank);
         if (!peer.hello.has_value() || peer.hello->incarnation != hello.incarnation) {
             check_other_process(peer, hello);
             begin_anew(peer, std::move(hello));
             return true;
+        }
+        if (hello.max_ranks != peer.hello->max_ranks || !same_region(peer.hello->device, hello.device) ||
+            !same_region(peer.hello->host, hello.host)) {
+            throw Error(
+                {.kind = ErrorKind::bad_blob,
+                 .subject = formatted("the hello of rank {}: a life of one incarnation has other memory now", rank)});
         }
         if (hello.serial <= peer.hello->serial) return false;
         peer.hello = std::move(hello);
@@ -242,12 +256,37 @@ bool HandshakeCore::add_peer(std::uint32_t rank, std::span<const std::byte> byte
     }
 }
 
+void HandshakeCore::check_former_life(std::uint32_t rank, std::uint64_t incarnation) const {
+    const auto lives = former_.find(rank);
+    if (lives == former_.end()) return;
+    if (std::find(lives->second.begin(), lives->second.end(), incarnation) == lives->second.end()) return;
+    throw Error({.kind = ErrorKind::conflict,
+                 .subject = formatted("the hello of rank {} is of a former life of its, {:x}", rank, incarnation),
+                 .cause = "the channel is late, or two processes are that rank and take turns",
+                 .cure = "give each process a number of its own"});
+}
+
+PeerState& HandshakeCore::expected(std::uint32_t rank) {
+    const auto [place, is_new] = peers_.try_emplace(rank);
+    if (is_new) {
+        place->second.rank = rank;
+        place->second.since = Clock::now();
+    }
+    return place->second;
+}
+
 void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
+    if (peer.hello.has_value()) {
+        auto& lives = former_[peer.rank];
+        if (lives.size() == kFormerLivesKept) lives.erase(lives.begin());
+        lives.push_back(peer.hello->incarnation);
+    }
     drop(peer.device);
     drop(peer.host);
     peer.error.reset();
     peer.imports_tried = 0;
-    peer.spent = {};
+    peer.device_proved.reset();
+    peer.attempt = ++attempts_ == 0 ? ++attempts_ : attempts_;
     const auto begin = [&](Path& path, const HelloRegion& theirs, const SlotRegion& ours, const char* kind) {
         path = Path();
         path.pause = options_.retry_pause;
@@ -256,17 +295,20 @@ void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
         } else if (!theirs.blob.has_value()) {
             path.reason = formatted("rank {} has no {} memory: {}", peer.rank, kind, theirs.why_not);
         } else {
-            path.state = PathState::pending;
+            // Trusted without an import where the way is the caller's.
+            const bool now = options_.policy == ProofPolicy::trust && options_.writer != nullptr;
+            path.state = now ? PathState::trusted : PathState::pending;
         }
     };
     begin(peer.device, hello.device, device_, "device");
     begin(peer.host, hello.host, host_, "host");
     peer.hello = std::move(hello);
     enter(peer, PeerStage::importing, Clock::now());
+    peer.spent = {};
 }
 
 void HandshakeCore::drop(Path& path) {
-    path.task.reset();
+    imports_.drop(std::move(path.task));
     if (path.imported != nullptr) dropped_.push_back(std::move(path.imported));
 }
 
@@ -289,10 +331,25 @@ void HandshakeCore::check_rank(std::uint32_t rank) const {
 void HandshakeCore::expect_peer(std::uint32_t rank) {
     const Lock held = lock();
     check_rank(rank);
-    if (rank == options_.rank || peers_.find(rank) != peers_.end()) return;
-    PeerState& peer = peers_[rank];
-    peer.rank = rank;
-    peer.since = Clock::now();
+    if (rank != options_.rank) expected(rank);
+}
+
+void HandshakeCore::grow(std::uint32_t world_size) {
+    const Lock held = lock();
+    if (world_size < options_.world_size || world_size > options_.max_ranks || world_size <= options_.rank) {
+        refuse(formatted("a group of {} that is to have {} ranks, with slots for {}", options_.world_size, world_size,
+                         options_.max_ranks));
+    }
+    for (std::uint32_t rank = options_.world_size; rank < world_size; ++rank) {
+        if (rank != options_.rank) expected(rank);
+    }
+    options_.world_size = world_size;
+}
+
+std::shared_ptr<Arena> HandshakeCore::arena(LocationKind memory) const noexcept {
+    if (forked()) return nullptr;
+    const Lock held(mutex_);
+    return memory == LocationKind::device ? device_.arena : host_.arena;
 }
 
 const Path* HandshakeCore::connected_path(std::uint32_t rank, LocationKind memory) const {
@@ -330,38 +387,42 @@ void* HandshakeCore::translate(std::uint32_t rank, LocationKind memory, std::uin
 
 // What a copy may still be under way to must not be unmapped, or the context is lost.
 void HandshakeCore::end_copies(Clock::time_point deadline) {
-    bool idle = true;
-    {
-        const std::lock_guard health(health_mutex_);
+    const auto idle = [&](CopyPort* port) {
         try {
-            idle = health_port_ == nullptr || health_port_->wait(deadline) == Finished::yes;
-        } catch (const Error&) {  // the context failed: nothing is under way
+            return port == nullptr || port->wait(deadline) == Finished::yes;
+        } catch (const Error&) {
+            return port->is_at_rest();
         }
-        if (!idle) leave_to_parent(new auto(std::move(under_check_)));
+    };
+    const std::unique_lock health(health_mutex_, deadline);
+    const bool health_idle = health.owns_lock() && idle(health_port_.get());
+    if (health.owns_lock()) {
+        health_over_ = true;
+        if (!health_idle) leave_to_parent(new (std::nothrow) auto(std::move(under_check_)));
+        for (auto& buffer : under_check_) imports_.drop(std::move(buffer));
         under_check_.clear();
         health_port_.reset();
     }
-    bool port_idle = true;
-    try {
-        port_idle = port_ == nullptr || port_->wait(deadline) == Finished::yes;
-    } catch (const Error&) {
-    }
+    const bool port_idle = idle(port_.get());
     if (!port_idle) {
-        leave_to_parent(new auto(std::move(dropped_)));
-        leave_to_parent(new SlotRegion(std::move(device_)));
+        leave_to_parent(new (std::nothrow) auto(std::move(dropped_)));
+        dropped_.clear();
+        const Lock held(mutex_);
+        leave_to_parent(new (std::nothrow) SlotRegion(std::move(device_)));
     }
     port_.reset();
-    if (idle && port_idle) return;
+    if (health_idle && port_idle) return;
     throw Error({.kind = ErrorKind::timed_out,
-                 .subject = "copies of the handshake's are still under way",
+                 .subject = health.owns_lock() ? "copies of the handshake's are still under way"
+                                               : "a health check of the handshake's is still under way",
                  .cause = "the GPU did not get to them by the deadline",
                  .cure = "look for a GPU in trouble; the memory is kept until the process ends"});
 }
 
 void HandshakeCore::close(Clock::time_point deadline) {
     const DeferredLog deferred;
+    if (forked()) static_cast<void>(lock());  // throws
     {
-        if (forked()) static_cast<void>(lock());  // throws
         const Lock held(mutex_);
         if (closed_) return;
         closed_ = true;
@@ -370,7 +431,9 @@ void HandshakeCore::close(Clock::time_point deadline) {
             drop(peer.host);
         }
         peers_.clear();
+        due_.clear();
     }
+    // Everybody else is told that it is closed from here on, and touches nothing of what follows.
     std::optional<Error> failure;
     try {
         end_copies(deadline);
@@ -380,8 +443,11 @@ void HandshakeCore::close(Clock::time_point deadline) {
     for (auto& buffer : dropped_) imports_.drop(std::move(buffer));
     dropped_.clear();
     if (!imports_.wait_until_idle(deadline)) log(LogLevel::warning, "imports of a closed handshake have not ended yet");
-    device_ = {};
-    host_ = {};
+    {
+        const Lock held(mutex_);
+        device_ = {};
+        host_ = {};
+    }
     if (failure.has_value()) throw Error(*failure);
 }
 

@@ -55,6 +55,7 @@ Handshake::~Handshake() {
 std::vector<std::byte> Handshake::hello() { return core_->hello(); }
 bool Handshake::add_peer(std::uint32_t rank, std::span<const std::byte> hello) { return core_->add_peer(rank, hello); }
 void Handshake::expect_peer(std::uint32_t rank) { core_->expect_peer(rank); }
+void Handshake::grow(std::uint32_t world_size) { core_->grow(world_size); }
 void Handshake::remove_peer(std::uint32_t rank) { core_->remove_peer(rank); }
 std::size_t Handshake::poll() { return core_->poll(); }
 HandshakeReport Handshake::wait(std::chrono::steady_clock::time_point deadline) { return core_->wait(deadline); }
@@ -72,8 +73,8 @@ void* Handshake::translate(std::uint32_t rank, LocationKind memory, std::uint64_
 }
 std::uint32_t Handshake::rank() const noexcept { return core_->options().rank; }
 std::uint64_t Handshake::incarnation() const noexcept { return core_->options().incarnation; }
-std::shared_ptr<Arena> Handshake::device_arena() const noexcept { return core_->device().arena; }
-std::shared_ptr<Arena> Handshake::host_arena() const noexcept { return core_->host().arena; }
+std::shared_ptr<Arena> Handshake::device_arena() const noexcept { return core_->arena(LocationKind::device); }
+std::shared_ptr<Arena> Handshake::host_arena() const noexcept { return core_->arena(LocationKind::host_numa); }
 void Handshake::close(std::chrono::steady_clock::time_point deadline) { core_->close(deadline); }
 
 }  // namespace fabricmem

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "blob/wire.hpp"
 #include "driver/driver_state.hpp"
 #include "error/refuse.hpp"
 #include "flags/sealed_slot.hpp"
@@ -61,7 +62,6 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                      .cure = "remove the peer, or wait for its next incarnation's hello",
                      .identity = "exporter: " + describe_exporter(blob)});
     }
-    const std::lock_guard health(health_mutex_);
     const auto late = [&](const char* what) {
         return Error({.kind = ErrorKind::timed_out,
                       .call = "cuMemcpyAsync",
@@ -71,11 +71,17 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                       .cure = "look at the link's state (nvidia-smi nvlink -s) and at the peer's node",
                       .identity = "exporter: " + describe_exporter(blob)});
     };
+    const std::unique_lock health(health_mutex_, deadline);
+    if (!health.owns_lock()) throw late("another check took the time");
+    if (health_over_) throw Error({.kind = ErrorKind::closed, .subject = "the handshake is closed"});
     if (health_port_ == nullptr) health_port_ = std::make_unique<CopyPort>(driver_, options_.device, 2 * kPathBytes);
     if (health_port_->wait(deadline) == Finished::no) throw late("a check before this one is still under way");
-    under_check_.clear();
+    let_checked_go();
     for (const Target& path : paths) under_check_.push_back(path.buffer);  // a copy may outlive this call
-    const SlotBytes written = seal({.sequence = ++health_sequence_, .payload = {std::byte{0x68}}});
+    SlotMessage message{.sequence = ++health_sequence_, .payload = {}};    // of no other life, and of no other rank
+    put_le(message.payload.data(), options_.incarnation);
+    put_le(message.payload.data() + 8, options_.rank);
+    const SlotBytes written = seal(message);
     std::uint64_t offset = 0;
     for (const Target& path : paths) {
         std::memcpy(health_port_->bounce() + offset, written.data(), written.size());
@@ -85,7 +91,7 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
         offset += kPathBytes;
     }
     if (health_port_->wait(deadline) == Finished::no) throw late("what was written and read back is not here");
-    under_check_.clear();
+    let_checked_go();
     for (std::size_t i = 0; i < paths.size(); ++i) {
         if (std::memcmp(health_port_->bounce() + i * kPathBytes + written.size(), written.data(), written.size()) == 0)
             continue;
@@ -94,6 +100,14 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                                           rank, paths[i].buffer->location().is_host() ? "host" : "device"),
                      .identity = "exporter: " + describe_exporter(blob)});
     }
+}
+
+// Under health_mutex_. Where one is the last reference, its end is left to the imports' thread.
+void HandshakeCore::let_checked_go() {
+    const Lock held(mutex_);
+    if (closed_) return;  // close() does it
+    for (auto& buffer : under_check_) dropped_.push_back(std::move(buffer));
+    under_check_.clear();
 }
 
 }  // namespace fabricmem::detail

@@ -2,6 +2,9 @@
 #include "handshake/import_queue.hpp"
 
 #include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <optional>
 #include <utility>
 
 #include "buffer/deadline.hpp"
@@ -10,20 +13,26 @@
 #include "log/log.hpp"
 
 namespace fabricmem::detail {
+namespace {
 
-// What the queue and its thread both see. One of the two pointers is set.
+constexpr std::chrono::milliseconds kLongestLimit = std::chrono::hours(24 * 365);
+
+}  // namespace
+
+// What a thread is at. Both null: nothing.
 struct ImportWork {
     std::shared_ptr<ImportTask> task;
     std::shared_ptr<const ImportedFabricBuffer> dropped;
 };
 
+// What the queue and its threads see.
 struct ImportQueue::Shared {
-    std::mutex mutex;  // guards what follows
+    std::mutex mutex;  // guards what follows, and the threads' own state
     std::condition_variable changed;
-    std::deque<ImportWork> waiting;
-    std::shared_ptr<ImportTask> current;
-    std::optional<Clock::time_point> began;  // when the thread's work did; none between two
-    const ImportThread* thread = nullptr;    // the one that takes work; others have been given up
+    std::deque<std::shared_ptr<ImportTask>> imports;  // before the others: peers wait for them
+    std::deque<std::shared_ptr<const ImportedFabricBuffer>> dropped;
+
+    [[nodiscard]] bool has_work() const noexcept { return !imports.empty() || !dropped.empty(); }
 };
 
 // Takes work until there is none. Given up, it ends after what it is at.
@@ -37,32 +46,41 @@ public:
             static_cast<void>(DriverState::of(*driver_).identity());  // for the texts, should it come to that
         } catch (const std::exception&) {                             // said by the import itself
         }
-        ImportWork work;
-        while (next(work)) {
+        for (ImportWork work = next(); work.task != nullptr || work.dropped != nullptr; work = next()) {
             if (work.task != nullptr) work.task->run(driver_, progress);
-            progress.enter(work.dropped != nullptr ? "cuMemRelease" : nullptr);
-            work = {};  // what was dropped, and what nobody waits for any more, ends here
+            if (work.dropped != nullptr) progress.enter("cuMemRelease");
+            work = {};  // what was dropped, and what nobody waits for any more, ends here, under no lock
             progress.enter(nullptr);
         }
     }
     void clean_up() noexcept override {}
 
+    // Under Shared::mutex:
+    std::weak_ptr<ImportTask> current;
+    std::optional<ImportQueue::Clock::time_point> began;
+    bool retired = false;  // it takes no more work
+    bool ended = false;
+
 private:
-    bool next(ImportWork& work) noexcept {
+    ImportWork next() noexcept {
         const std::lock_guard lock(shared_->mutex);
-        if (shared_->thread != this) return false;
-        shared_->current.reset();
-        shared_->began.reset();
-        if (shared_->waiting.empty()) {
-            shared_->thread = nullptr;
+        ImportWork work;
+        current.reset();
+        began.reset();
+        if (!retired && !shared_->imports.empty()) {
+            work.task = std::move(shared_->imports.front());
+            shared_->imports.pop_front();
+        } else if (!retired && !shared_->dropped.empty()) {
+            work.dropped = std::move(shared_->dropped.front());
+            shared_->dropped.pop_front();
+        } else {
+            ended = true;
             shared_->changed.notify_all();
-            return false;
+            return work;
         }
-        work = std::move(shared_->waiting.front());
-        shared_->waiting.pop_front();
-        shared_->current = work.task;
-        shared_->began = ImportQueue::Clock::now();
-        return true;
+        current = work.task;
+        began = ImportQueue::Clock::now();
+        return work;
     }
 
     std::shared_ptr<Driver> driver_;
@@ -72,6 +90,11 @@ private:
 bool ImportTask::done() const {
     const std::lock_guard lock(mutex_);
     return done_;
+}
+
+bool ImportTask::returned() const {
+    const std::lock_guard lock(mutex_);
+    return returned_;
 }
 
 std::shared_ptr<const ImportedFabricBuffer> ImportTask::take() {
@@ -84,41 +107,68 @@ void ImportTask::run(const std::shared_ptr<Driver>& driver, Progress& progress) 
     std::shared_ptr<const ImportedFabricBuffer> made;
     std::exception_ptr failure;
     try {
+        {
+            const std::lock_guard lock(mutex_);
+            returned_ = done_;
+            if (done_) return;  // nobody wants it
+        }
         check_blob(blob_);
         check_driver(driver);
         made.reset(new ImportedFabricBuffer(import(driver, blob_, options_, &progress)));
     } catch (...) {
         failure = std::current_exception();
     }
+    {
+        const std::lock_guard lock(mutex_);
+        if (!done_) {
+            done_ = returned_ = true;
+            buffer_ = std::move(made);
+            failure_ = failure;
+            return;
+        }
+    }
+    made.reset();  // given up: what was made ends here
     const std::lock_guard lock(mutex_);
-    if (done_) return;  // given up: what was made ends with this call, on this thread
-    done_ = true;
-    buffer_ = std::move(made);
-    failure_ = failure;
+    returned_ = true;
+}
+
+std::shared_ptr<const ImportedFabricBuffer> ImportTask::finish(std::exception_ptr failure) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (!done_) {
+        done_ = true;
+        failure_ = std::move(failure);
+    }
+    return std::move(buffer_);
 }
 
 ImportQueue::ImportQueue(std::shared_ptr<Driver> driver, std::chrono::milliseconds time_limit)
-    : driver_(std::move(driver)), time_limit_(time_limit), shared_(std::make_shared<Shared>()) {
+    : driver_(std::move(driver)),
+      time_limit_(std::min(time_limit, kLongestLimit)),
+      shared_(std::make_shared<Shared>()) {
     check_timeout(time_limit);
 }
 
 ImportQueue::~ImportQueue() {
-    std::deque<ImportWork> waiting;  // dies after the lock
+    std::deque<std::shared_ptr<ImportTask>> forgotten;
+    bool more = false;
     {
         const std::lock_guard lock(shared_->mutex);
-        waiting.swap(shared_->waiting);
+        forgotten.swap(shared_->imports);
+        more = shared_->has_work();
     }
-    bool at_work = false;
-    {
-        const std::lock_guard lock(shared_->mutex);
-        at_work = shared_->thread != nullptr && shared_->began.has_value();
-        shared_->thread = nullptr;  // no more work for it
-    }
-    if (thread_ == nullptr) return;
-    if (at_work) {
-        give_up_thread();
-    } else {
-        let_thread_end();
+    // A thread that is there goes on with what was dropped, as one that nobody waits for.
+    if (more && threads_.empty()) start_thread();
+    for (const std::shared_ptr<ImportThread>& thread : threads_) {
+        bool idle = false;
+        {
+            const std::lock_guard lock(shared_->mutex);
+            idle = thread->ended;
+        }
+        if (idle) {
+            let_end(thread);
+        } else {
+            static_cast<void>(DriverState::of(*driver_).workers().give_up(thread));
+        }
     }
 }
 
@@ -126,104 +176,114 @@ std::shared_ptr<ImportTask> ImportQueue::start(const HandleBlob& blob, const Imp
     std::shared_ptr<ImportTask> task(new ImportTask(blob, options));
     {
         const std::lock_guard lock(shared_->mutex);
-        shared_->waiting.push_back({task, nullptr});
+        shared_->imports.push_back(task);
     }
     look();
     return task;
+}
+
+void ImportQueue::drop(std::shared_ptr<ImportTask> task) {
+    if (task != nullptr) drop(task->finish(nullptr));
 }
 
 void ImportQueue::drop(std::shared_ptr<const ImportedFabricBuffer> buffer) {
     if (buffer == nullptr) return;
     {
         const std::lock_guard lock(shared_->mutex);
-        shared_->waiting.push_back({nullptr, std::move(buffer)});
+        shared_->dropped.push_back(std::move(buffer));
     }
     look();
 }
 
 void ImportQueue::look() {
-    bool begin = false;
-    bool too_long = false;
+    std::vector<std::shared_ptr<ImportThread>> over, late;
+    bool more = false;
     {
+        const auto now = Clock::now();
         const std::lock_guard lock(shared_->mutex);
-        too_long =
-            shared_->thread != nullptr && shared_->began.has_value() && Clock::now() - *shared_->began > time_limit_;
-        begin = too_long || (shared_->thread == nullptr && !shared_->waiting.empty());
-        begin = begin && !shared_->waiting.empty();
+        bool all_long = true;
+        for (const std::shared_ptr<ImportThread>& thread : threads_) {
+            if (thread->ended) {
+                over.push_back(thread);
+            } else if (thread->began.has_value() && now - *thread->began > time_limit_) {
+                thread->retired = true;
+                late.push_back(thread);
+            } else if (!thread->began.has_value() || now - *thread->began < kLong) {
+                all_long = false;
+            }
+        }
+        more = shared_->has_work() && all_long;
     }
-    if (too_long) give_up_thread();
-    if (begin) start_thread();
+    for (const auto& thread : over) let_end(thread);
+    for (const auto& thread : late) give_up(thread);
+    if (more && threads_.size() < kThreadsMax) start_thread();
 }
 
 void ImportQueue::start_thread() {
-    if (thread_ != nullptr) let_thread_end();
-    thread_ = std::make_shared<ImportThread>(driver_, shared_);
+    threads_.push_back(std::make_shared<ImportThread>(driver_, shared_));
+    try {
+        DriverState::of(*driver_).workers().begin(threads_.back());
+    } catch (...) {
+        threads_.pop_back();
+        // Nobody does it now: what was dropped waits for the next thread.
+        if (threads_.empty()) fail_imports(std::current_exception());
+    }
+}
+
+void ImportQueue::fail_imports(std::exception_ptr failure) {
+    std::deque<std::shared_ptr<ImportTask>> failed;
     {
         const std::lock_guard lock(shared_->mutex);
-        shared_->thread = thread_.get();
+        failed.swap(shared_->imports);
     }
-    try {
-        DriverState::of(*driver_).workers().begin(thread_);
-    } catch (...) {
-        thread_.reset();
-        const std::lock_guard lock(shared_->mutex);
-        shared_->thread = nullptr;
-        // Nobody does it now: the imports fail with that, and what was dropped waits for the next thread.
-        std::deque<ImportWork> kept;
-        for (ImportWork& work : shared_->waiting) {
-            if (work.task == nullptr) {
-                kept.push_back(std::move(work));
-                continue;
-            }
-            const std::lock_guard task_lock(work.task->mutex_);
-            work.task->done_ = true;
-            work.task->failure_ = std::current_exception();
-        }
-        shared_->waiting = std::move(kept);
+    for (const std::shared_ptr<ImportTask>& task : failed) {
+        static_cast<void>(task->finish(failure));
+        const std::lock_guard lock(task->mutex_);
+        task->returned_ = true;
     }
 }
 
 // It is past its work, so this takes no longer than a thread does to run: the driver must not be let go there, where
 // nobody waits for it.
-void ImportQueue::let_thread_end() {
+void ImportQueue::let_end(const std::shared_ptr<ImportThread>& ended) {
+    const std::shared_ptr<ImportThread> thread = ended;
     Workers& workers = DriverState::of(*driver_).workers();
-    if (workers.wait(thread_, Clock::now() + std::chrono::seconds(10)) == Ended::no)
-        static_cast<void>(workers.give_up(thread_));
-    thread_.reset();
+    if (workers.wait(thread, Clock::now() + std::chrono::seconds(10)) == Ended::no)
+        static_cast<void>(workers.give_up(thread));
+    threads_.erase(std::remove(threads_.begin(), threads_.end(), thread), threads_.end());
 }
 
-void ImportQueue::give_up_thread() {
-    std::shared_ptr<ImportTask> late;
-    const char* const call = thread_->progress.call();
+void ImportQueue::give_up(const std::shared_ptr<ImportThread>& late) {
+    const std::shared_ptr<ImportThread> thread = late;
+    const char* const call = thread->progress.call();
+    std::shared_ptr<ImportTask> task;
     {
         const std::lock_guard lock(shared_->mutex);
-        late = std::move(shared_->current);
-        shared_->thread = nullptr;
-        shared_->began.reset();
+        task = thread->current.lock();
         shared_->changed.notify_all();
     }
-    static_cast<void>(DriverState::of(*driver_).workers().give_up(thread_));
-    thread_.reset();
-    if (late == nullptr) return;
-    const Error error = import_timed_out(*driver_, late->blob_, call, time_limit_);
-    const std::lock_guard lock(late->mutex_);
-    if (late->done_) return;
-    late->done_ = true;
-    late->failure_ = std::make_exception_ptr(error);
+    static_cast<void>(DriverState::of(*driver_).workers().give_up(thread));
+    threads_.erase(std::remove(threads_.begin(), threads_.end(), thread), threads_.end());
+    if (task == nullptr) return;
+    const Error error = import_timed_out(*driver_, task->blob_, call, time_limit_);
+    drop(task->finish(std::make_exception_ptr(error)));
 }
 
 bool ImportQueue::wait_until_idle(Clock::time_point deadline) {
-    look();
-    std::unique_lock lock(shared_->mutex);
-    const auto idle = [&] { return shared_->thread == nullptr && shared_->waiting.empty(); };
-    while (!idle()) {
-        const auto limit = shared_->began.has_value() ? std::min(deadline, *shared_->began + time_limit_) : deadline;
-        if (shared_->changed.wait_until(lock, limit, idle)) break;
-        if (Clock::now() >= deadline) return false;
-        lock.unlock();
+    for (;;) {
         look();
-        lock.lock();
+        std::unique_lock lock(shared_->mutex);
+        const auto idle = [&] {
+            return !shared_->has_work() &&
+                   std::all_of(threads_.begin(), threads_.end(), [](const auto& thread) { return thread->ended; });
+        };
+        if (idle()) break;
+        // In between another thread may be wanted.
+        const auto soon = std::min(deadline, Clock::now() + kLong);
+        if (shared_->changed.wait_until(lock, soon, idle)) break;
+        if (Clock::now() >= deadline) return false;
     }
+    look();
     return true;
 }
 

@@ -15,6 +15,10 @@ namespace fabricmem::detail {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestPause{1000};
+constexpr std::chrono::milliseconds kEchoPause{200};  // before a token of the caller's writer is written again
+constexpr std::chrono::milliseconds kSettledPause{50};
+constexpr std::size_t kCopiesAtOnce = 256;  // the driver's queues have an end, and may wait there
+constexpr int kNotSupported = CUDA_ERROR_NOT_SUPPORTED;
 
 // What is mapped is the whole allocation in any case, so that is what the import shows.
 HandleBlob whole(HandleBlob blob) {
@@ -61,8 +65,56 @@ std::uint64_t HandshakeCore::staging(std::uint32_t rank, LocationKind memory) co
 
 std::size_t HandshakeCore::poll() {
     const DeferredLog deferred;
-    const Lock held = lock();
-    return step();
+    std::size_t pending = 0;
+    {
+        const Lock held = lock();
+        pending = step();
+        if (due_.empty()) return pending;
+    }
+    write_by_caller();
+    return pending;
+}
+
+// The caller's writer runs under no lock that anything else needs. Another thread that is at it does these too.
+void HandshakeCore::write_by_caller() {
+    const std::unique_lock turn(writer_mutex_, std::try_to_lock);
+    if (!turn.owns_lock()) return;
+    std::vector<DueWrite> due;
+    {
+        const Lock held(mutex_);
+        due.swap(due_);
+    }
+    for (const DueWrite& write : due) {
+        std::optional<Error> failure;
+        try {
+            options_.writer({write.rank, write.memory, write.address, write.bytes});
+        } catch (const Error& error) {
+            failure = error;
+        } catch (const std::exception& error) {
+            failure = Error({.kind = ErrorKind::unsupported,
+                             .subject = formatted("the caller's writer to rank {}: {}", write.rank, error.what())});
+        }
+        const Lock held(mutex_);
+        wrote(write, failure);
+    }
+}
+
+void HandshakeCore::wrote(const DueWrite& write, const std::optional<Error>& error) {
+    const auto found = peers_.find(write.rank);
+    if (found == peers_.end() || found->second.attempt != write.attempt) return;
+    PeerState& peer = found->second;
+    Path& path = write.memory == LocationKind::device ? peer.device : peer.host;
+    if (!path.queued.has_value()) return;
+    moved_ = true;
+    if (error.has_value()) {
+        path.queued.reset();
+        try_failed(path, write.memory == LocationKind::device ? *peer.hello->device.blob : *peer.hello->host.blob,
+                   *error);
+        return;
+    }
+    path.written = std::exchange(path.queued, std::nullopt);
+    path.written_at = Clock::now();
+    path.error.reset();
 }
 
 std::size_t HandshakeCore::step() {
@@ -71,11 +123,14 @@ std::size_t HandshakeCore::step() {
         if (!peer.hello.has_value() || peer.is_settled()) continue;
         advance_import(peer, peer.device, peer.hello->device);
         advance_import(peer, peer.host, peer.hello->host);
+        settle_host(peer);
     }
     if (options_.policy == ProofPolicy::verify) {
         look_into_host_slots();
         try {
-            if (port_ != nullptr && !port_error_.has_value()) move_copies();
+            if (port_ != nullptr && !port_error_.has_value()) {
+                if (port_->is_idle()) move_copies();
+            }
         } catch (const Error& error) {
             port_error_ = error;
         }
@@ -100,14 +155,19 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
         try {
             path.imported = task->take();
             path.error.reset();
-            if (options_.policy == ProofPolicy::trust) path.state = PathState::trusted;
+            check_device_access(path);
         } catch (const Error& error) {
+            if (!task->returned()) path.stuck = task;
             try_failed(path, *region.blob, error);
         } catch (const std::exception& error) {
             try_failed(path, *region.blob, Error({.kind = ErrorKind::system, .subject = error.what()}));
         }
     }
     if (path.imported != nullptr || path.state != PathState::pending) return;
+    if (path.stuck != nullptr) {
+        if (!path.stuck->returned()) return;  // else each try would leave another call behind
+        path.stuck.reset();
+    }
     // A blob that is newer than the one which failed is tried at once.
     const bool fresh = peer.hello->serial != path.tried_serial;
     if (!fresh && Clock::now() < path.retry_at) return;
@@ -120,6 +180,23 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
                                                      .tear_down_timeout = options_.import_timeout});
 }
 
+// What is mapped for other devices alone can't be proved by ours.
+void HandshakeCore::check_device_access(Path& path) {
+    if (options_.policy == ProofPolicy::trust) {
+        path.state = PathState::trusted;
+        return;
+    }
+    const std::vector<int>& able = path.imported->access().devices;
+    if (std::find(able.begin(), able.end(), options_.device) != able.end()) return;
+    path.state = PathState::failed;
+    path.error = Error({.kind = ErrorKind::unsupported,
+                        .call = "cuMemSetAccess",
+                        .subject = formatted("device {} has no access to that memory: {}", options_.device,
+                                             to_string(path.imported->access())),
+                        .cause = "no NVLink or PCIe path between the devices",
+                        .cure = "look at nvidia-smi topo -p2p rw"});
+}
+
 void HandshakeCore::try_failed(Path& path, const HandleBlob& blob, const Error& error) {
     path.error = error;
     if (is_final(error, blob, DriverState::of(*driver_))) {
@@ -130,11 +207,25 @@ void HandshakeCore::try_failed(Path& path, const HandleBlob& blob, const Error& 
     path.pause = std::min(path.pause * 2, kLongestPause);
 }
 
+// Host memory is done without where it can't be had, and that is not always said plainly: across nodes it needs more
+// than device memory does, and is refused with the code of a handle that is gone. With device memory of the same hello
+// imported it is not that. And once device memory is proved, it is not tried for ever.
+void HandshakeCore::settle_host(PeerState& peer) {
+    Path& path = peer.host;
+    if (path.state != PathState::pending || path.imported != nullptr || !path.error.has_value()) return;
+    const bool refused = path.error->code() == kNotSupported && peer.device.imported != nullptr &&
+                         peer.device.tried_serial == path.tried_serial;
+    const bool long_enough =
+        peer.device_proved.has_value() && Clock::now() - *peer.device_proved > options_.host_patience;
+    if (refused || long_enough) path.state = PathState::failed;
+}
+
 Token HandshakeCore::token_for(const PeerState& peer, const Path& path, const Path& other) const {
     Token token{.writer = options_.incarnation,
                 .reader = peer.hello->incarnation,
-                .group = options_.group,
+                .group = folded(options_.group),
                 .rank = options_.rank,
+                .attempt = peer.attempt,
                 .echo = path.seen};
     if (other.state == PathState::failed && other.error.has_value()) {
         token.trouble = static_cast<std::uint8_t>(1 + static_cast<int>(other.error->kind()));
@@ -157,16 +248,27 @@ void HandshakeCore::look_into_host_slots() {
 void HandshakeCore::take_message(PeerState& peer, Path& path, Path& other, LocationKind other_memory,
                                  const std::optional<SlotMessage>& message) {
     const auto token = message.has_value() ? to_token(*message) : std::nullopt;
-    if (!token.has_value() || token->group != options_.group || token->reader != options_.incarnation) return;
-    if (token->writer != peer.hello->incarnation) {
-        path.other_writer = token->writer;
+    if (!token.has_value() || token->group != folded(options_.group) || token->rank != peer.rank ||
+        token->reader != options_.incarnation) {
         return;
     }
-    moved_ = moved_ || !path.seen || (token->echo && !path.echoed);
+    if (token->writer != peer.hello->incarnation) {
+        const auto lives = former_.find(peer.rank);
+        const bool former = lives != former_.end() &&
+                            std::find(lives->second.begin(), lives->second.end(), token->writer) != lives->second.end();
+        if (!former) path.other_writer = token->writer;
+        return;
+    }
+    const bool echoes = token->echo == peer.attempt;
+    moved_ = moved_ || path.seen != token->attempt || (echoes && !path.echoed);
     path.other_writer.reset();
-    path.seen = true;
-    path.echoed = path.echoed || token->echo;
-    if (token->trouble == 0 || other.state != PathState::pending) return;
+    path.seen = token->attempt;
+    path.echoed = path.echoed || echoes;
+    if (!echoes) return;  // what it says else may be of an attempt before
+    // Proved host memory is given up too where the peer can't use it: both have to agree on where the slots are.
+    const bool agreed = other.state == PathState::pending ||
+                        (other.state == PathState::proved && other_memory == LocationKind::host_numa);
+    if (token->trouble == 0 || !agreed) return;
     other.state = PathState::failed;
     other.error =
         Error({.kind = static_cast<ErrorKind>(token->trouble - 1),
@@ -178,43 +280,50 @@ void HandshakeCore::take_message(PeerState& peer, Path& path, Path& other, Locat
                .cure = "look at that rank's own report"});
 }
 
+bool HandshakeCore::is_due(const PeerState& peer, const Path& path, const Token& token) const {
+    if (path.queued.has_value() || path.state == PathState::absent || path.state == PathState::failed) return false;
+    if (options_.writer == nullptr) return path.imported != nullptr && path.written != token;
+    if (Clock::now() < path.retry_at) return false;
+    // Such a write may be under way only, and be lost: it is made again until it is answered.
+    const bool lost = path.state == PathState::pending && Clock::now() - path.written_at > kEchoPause;
+    return path.written != token || (lost && !peer.is_settled());
+}
+
 void HandshakeCore::write_due(PeerState& peer, Path& path, const HelloRegion& region, LocationKind memory) {
-    const bool reachable = path.imported != nullptr || (options_.writer != nullptr && path.state == PathState::pending);
-    if (!reachable || path.state == PathState::failed || path.queued.has_value()) return;
     const Token token = token_for(peer, path, memory == LocationKind::device ? peer.host : peer.device);
-    if (path.written == token) return;
-    const SlotBytes bytes = seal(to_message(token, ++path.sequence));
+    if (!is_due(peer, path, token)) return;
+    const SlotBytes bytes = seal(to_message(token, path.sequence + 1));
     const std::uint64_t offset = std::uint64_t{options_.rank} * kSlotStride + kTokenOffset;
     if (options_.writer != nullptr) {
-        if (Clock::now() < path.retry_at) return;
+        due_.push_back({peer.rank, peer.attempt, memory, region.address + offset, bytes});
+    } else {
+        if (copies_ == kCopiesAtOnce) return;
+        const std::uint64_t from = staging(peer.rank, memory);
+        std::memcpy(port_->bounce() + from, bytes.data(), bytes.size());
         try {
-            options_.writer({peer.rank, memory, region.address + offset, bytes});
-            path.written = token;
-            moved_ = true;
-        } catch (const Error& error) {
+            port_->write(pointer(path.imported->address()) + region.blob->offset + offset, from, bytes.size());
+        } catch (const Error& error) {  // of this path alone; a context that is lost says so at the next look
             try_failed(path, *region.blob, error);
-        } catch (const std::exception& error) {
             path.state = PathState::failed;
-            path.error = Error({.kind = ErrorKind::system,
-                                .subject = formatted("the caller's writer to rank {}: {}", peer.rank, error.what())});
+            return;
         }
-        return;
+        ++copies_;
     }
-    const std::uint64_t from = staging(peer.rank, memory);
-    std::memcpy(port_->bounce() + from, bytes.data(), bytes.size());
-    port_->write(pointer(path.imported->address()) + region.blob->offset + offset, from, bytes.size());
+    ++path.sequence;
     path.queued = token;
 }
 
 // All at once when what was queued before is done: then it is known what has been written, and what was read is here.
 void HandshakeCore::move_copies() {
-    if (!port_->is_idle()) return;
     bool wanted = false;
     std::uint32_t ranks = 0;
+    copies_ = 0;
+    for (auto& buffer : dropped_) imports_.drop(std::move(buffer));
+    dropped_.clear();
     for (auto& [rank, peer] : peers_) {
         if (!peer.hello.has_value()) continue;
         for (Path* path : {&peer.device, &peer.host}) {
-            if (!path->queued.has_value()) continue;
+            if (options_.writer != nullptr || !path->queued.has_value()) continue;
             path->written = std::exchange(path->queued, std::nullopt);
             moved_ = true;
         }
@@ -233,7 +342,10 @@ void HandshakeCore::move_copies() {
         write_due(peer, peer.device, peer.hello->device, LocationKind::device);
         write_due(peer, peer.host, peer.hello->host, LocationKind::host_numa);
     }
-    if (!wanted) return;
+    // Peers that are settled may begin anew with this rank, or give host memory up: they are looked at now and then.
+    const auto now = Clock::now();
+    if (ranks == 0 || (!wanted && now - read_at_ < kSettledPause)) return;
+    read_at_ = now;
     port_->read(0, pointer(device_.block.address()), std::size_t{ranks} * kSlotStride);
     reading_ = true;
     read_ranks_ = ranks;
@@ -250,12 +362,7 @@ void HandshakeCore::fail_all_pending(const Error& error) {
 }
 
 void HandshakeCore::drop_what_is_idle() {
-    if (dropped_.empty()) return;
-    try {
-        if (port_ != nullptr && !port_error_.has_value() && !port_->is_idle()) return;
-    } catch (const Error& error) {
-        port_error_ = error;
-    }
+    if (dropped_.empty() || (port_ != nullptr && !port_->is_at_rest())) return;
     for (auto& buffer : dropped_) imports_.drop(std::move(buffer));
     dropped_.clear();
 }

@@ -20,15 +20,17 @@ inline constexpr std::size_t kSlotStride = 128;
 struct Token {
     std::uint64_t writer = 0;  ///< incarnations
     std::uint64_t reader = 0;
-    Id128 group{};
+    std::uint64_t group = 0;         ///< both halves of the group's id, by exclusive or
     std::uint32_t rank = 0;          ///< the writer's
-    bool echo = false;               ///< the writer has seen a token of the reader's, in its region of the same kind
+    std::uint32_t attempt = 0;       ///< the writer's, another number each time it begins anew with this reader; not 0
+    std::uint32_t echo = 0;          ///< the reader's, as seen in the writer's region of the same kind; 0: none yet
     std::uint8_t trouble = 0;        ///< 0, or 1 + the ErrorKind for which the writer gave the other kind of memory up
     std::uint16_t trouble_code = 0;  ///< the CUresult of that
 
     friend bool operator==(const Token&, const Token&) = default;
 };
 
+[[nodiscard]] std::uint64_t folded(const Id128& group) noexcept;
 [[nodiscard]] SlotMessage to_message(const Token& token, std::uint64_t sequence) noexcept;
 /// Nothing where the message is no token.
 [[nodiscard]] std::optional<Token> to_token(const SlotMessage& message) noexcept;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "driver/check.hpp"
 #include "error/refuse.hpp"
 #include "flags/wait_pause.hpp"
 #include "handshake/core.hpp"
@@ -44,9 +45,10 @@ bool HandshakeCore::can_still_tell(const PeerState& peer) const {
 void HandshakeCore::update(PeerState& peer, Clock::time_point now) {
     if (!peer.hello.has_value() || peer.is_settled()) return;
     for (Path* path : {&peer.device, &peer.host}) {
-        const bool told = path->written.has_value() && path->written->echo;
+        const bool told = path->written.has_value() && path->seen != 0 && path->written->echo == path->seen;
         if (path->state == PathState::pending && path->echoed && told) path->state = PathState::proved;
     }
+    if (carries(peer.device.state) && !peer.device_proved.has_value()) peer.device_proved = now;
     PeerStage stage = PeerStage::proving;
     if (peer.device.state == PathState::absent) {
         peer.error = Error({.kind = ErrorKind::unsupported, .subject = peer.device.reason});
@@ -76,17 +78,21 @@ HandshakeReport HandshakeCore::wait(Clock::time_point deadline) {
     for (;;) {
         const DeferredLog deferred;
         bool moved = false;
+        bool due = false;
         {
             const Lock held = lock();
             moved_ = false;
-            if (step() == 0) return report_all(Deadline::ahead);
+            if (step() == 0 && due_.empty()) return report_all(Deadline::ahead);
             if (Clock::now() >= deadline) {
                 const auto now = Clock::now();
                 for (auto& [rank, peer] : peers_) settle_at_deadline(peer, now);
+                static_cast<void>(step());  // so that the others are told
                 return report_all(Deadline::passed);
             }
             moved = moved_;
+            due = !due_.empty();
         }
+        if (due) write_by_caller();
         if (moved) pause.start_again();
         pause.wait(deadline);
     }
@@ -101,11 +107,17 @@ void HandshakeCore::settle_at_deadline(PeerState& peer, Clock::time_point now) {
 }
 
 Error HandshakeCore::why_late(const PeerState& peer) const {
+    std::string identity;
+    if (peer.hello.has_value() && peer.hello->device.blob.has_value()) {
+        identity = formatted("Exporter: {}. Importer: {}", describe_exporter(*peer.hello->device.blob),
+                             describe_known_importer(*driver_));
+    }
     const auto late = [&](std::string what, std::string cause, std::string cure) {
         return Error({.kind = ErrorKind::timed_out,
                       .subject = formatted("rank {}: {}", peer.rank, what),
                       .cause = std::move(cause),
-                      .cure = std::move(cure)});
+                      .cure = std::move(cure),
+                      .identity = identity});
     };
     if (!peer.hello.has_value()) {
         if (peer.error.has_value()) return *peer.error;
@@ -120,7 +132,7 @@ Error HandshakeCore::why_late(const PeerState& peer) const {
     if (path.imported == nullptr && options_.writer == nullptr)
         return late(formatted("its {} memory was not imported by the deadline", name(memory)),
                     "imports of other ranks took the time", "give it more time");
-    if (!path.seen && path.other_writer.has_value()) {
+    if (path.seen == 0 && path.other_writer.has_value()) {
         return Error(
             {.kind = ErrorKind::conflict,
              .subject =

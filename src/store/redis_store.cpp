@@ -97,11 +97,13 @@ public:
 
     std::optional<std::vector<std::byte>> try_get(const std::string& key) override {
         check_store_key(key);
-        // No more than one byte beyond what can be a value, whatever is stored there.
-        const Reply reply = ask(key, {"GETRANGE", name_of(key), "0", formatted("{}", kValueBytesMax)});
-        expect(*reply, REDIS_REPLY_STRING, "GETRANGE", key);
-        check_stored_value(key, reply->len);
-        if (reply->len == 0 && !is_there(key)) return std::nullopt;
+        Reply reply = get(key);
+        if (reply->len == 0) {
+            // No key, or an empty value. One that was set after the first look is looked at again.
+            if (!is_there(key)) return std::nullopt;
+            reply = get(key);
+            if (reply->len == 0 && !is_there(key)) return std::nullopt;
+        }
         const auto value = std::as_bytes(std::span(reply->str, reply->len));
         return std::vector<std::byte>(value.begin(), value.end());
     }
@@ -140,6 +142,14 @@ public:
 private:
     [[nodiscard]] std::string name_of(const std::string& key) const {
         return options_.prefix.empty() ? key : options_.prefix + "/" + key;
+    }
+
+    Reply get(const std::string& key) {
+        // No more than one byte beyond what can be a value, whatever is stored there.
+        Reply reply = ask(key, {"GETRANGE", name_of(key), "0", formatted("{}", kValueBytesMax)});
+        expect(*reply, REDIS_REPLY_STRING, "GETRANGE", key);
+        check_stored_value(key, reply->len);
+        return reply;
     }
 
     bool is_there(const std::string& key) {
