@@ -15,13 +15,13 @@
 
 #include <fabricmem/fabricmem.hpp>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
+#include "common/process.hpp"
+#include "common/text.hpp"
 #include "pingpong_loop.hpp"
 #include "pingpong_options.hpp"
-#include "pingpong_process.hpp"
 #include "pingpong_report.hpp"
 #include "pingpong_setup.hpp"
-#include "pingpong_text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace pingpong {
@@ -253,20 +253,20 @@ int main(int argc, char** argv) {
     try {
         const pingpong::Options options = pingpong::parse_options(arguments);
         if (options.help) {
-            pingpong::print(stdout, "{}", pingpong::help_text());
+            examples::print(stdout, "{}", pingpong::help_text());
             return 0;
         }
         if (options.version) {
             const fabricmem::Version version = fabricmem::library_version();
-            pingpong::print(stdout, "fabricmem-pingpong {}.{}.{}\n", version.major, version.minor, version.patch);
+            examples::print(stdout, "fabricmem-pingpong {}.{}.{}\n", version.major, version.minor, version.patch);
             return 0;
         }
         return pingpong::run(options);
-    } catch (const pingpong::WrongOption& wrong) {
-        pingpong::print(stderr, "fabricmem-pingpong: {} (see --help)\n", wrong.what());
+    } catch (const examples::WrongOption& wrong) {
+        examples::print(stderr, "fabricmem-pingpong: {} (see --help)\n", wrong.what());
         return 2;
     } catch (const std::exception& error) {  // stdout is closed, say
-        pingpong::print(stderr, "fabricmem-pingpong: error: {}\n", error.what());
+        examples::print(stderr, "fabricmem-pingpong: error: {}\n", error.what());
         return 1;
     }
 }

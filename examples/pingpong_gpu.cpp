@@ -10,27 +10,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <stdexcept>
 #include <thread>
 #include <utility>
 
-#include "pingpong_deadline.hpp"
-#include "pingpong_text.hpp"
+#include "common/deadline.hpp"
+#include "common/text.hpp"
 
 namespace pingpong {
-
-void check_call(fabricmem::Driver& driver, CUresult result, const char* call) {
-    if (result == CUDA_SUCCESS) return;
-    const char* name = nullptr;
-    if (driver.get_error_name(result, &name) != CUDA_SUCCESS || name == nullptr) name = "an unknown error";
-    throw std::runtime_error(formatted("{} failed: {} ({})", call, name, static_cast<int>(result)));
-}
-
-CUdevice device_of(fabricmem::Driver& driver, int ordinal) {
-    CUdevice device{};
-    check_call(driver, driver.device_get(&device, ordinal), "cuDeviceGet");
-    return device;
-}
 
 CurrentContext::CurrentContext(std::shared_ptr<fabricmem::Driver> driver, int ordinal)
     : driver_(std::move(driver)), device_(device_of(*driver_, ordinal)) {

@@ -9,12 +9,11 @@
 
 #include <fabricmem/driver.hpp>
 
+#include "common/driver_choice.hpp"
+
 namespace pingpong {
 
-/// Throws std::runtime_error that names the call and what the driver said, unless that was success.
-void check_call(fabricmem::Driver& driver, CUresult result, const char* call);
-
-[[nodiscard]] CUdevice device_of(fabricmem::Driver& driver, int ordinal);
+using namespace examples;  // what the programs share
 
 /// The device's primary context, current on this thread while this object lives.
 class CurrentContext {

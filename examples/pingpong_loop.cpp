@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/text.hpp"
 #include "pingpong_spin.hpp"
-#include "pingpong_text.hpp"
 
 namespace pingpong {
 namespace {

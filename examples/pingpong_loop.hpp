@@ -15,7 +15,7 @@
 
 #include <fabricmem/driver.hpp>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 #include "pingpong_gpu.hpp"
 #include "pingpong_options.hpp"
 

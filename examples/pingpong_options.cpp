@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
 namespace pingpong {
 namespace {
@@ -15,9 +15,6 @@ namespace {
 constexpr std::array kModes{Word<Mode>{"copy", Mode::copy}, Word<Mode>{"stream", Mode::stream},
                             Word<Mode>{"cpu", Mode::cpu}};
 constexpr std::array kPlaces{Word<Place>{"device", Place::device}, Word<Place>{"host", Place::host}};
-constexpr std::array kDrivers{Word<DriverChoice>{"auto", DriverChoice::automatic},
-                              Word<DriverChoice>{"cuda", DriverChoice::cuda},
-                              Word<DriverChoice>{"emulated", DriverChoice::emulated}};
 
 constexpr std::size_t kLargestSize = std::size_t{4} << 30;
 constexpr std::size_t kMostSizes = 1000;  // the list travels in a message
@@ -145,9 +142,6 @@ Options settle(Parsed parsed) {
 
 std::string_view to_string(Mode mode) noexcept { return word_of(mode, kModes); }
 std::string_view to_string(Place place) noexcept { return word_of(place, kPlaces); }
-std::string_view to_string(DriverChoice driver) noexcept { return word_of(driver, kDrivers); }
-
-DriverChoice driver_choice_of(std::string_view text) { return meaning_of(text, kDrivers); }
 
 std::size_t Options::largest_bytes() const noexcept { return *std::max_element(sizes.begin(), sizes.end()); }
 

@@ -11,9 +11,12 @@
 #include <string_view>
 #include <vector>
 
-#include "pingpong_arguments.hpp"
+#include "common/arguments.hpp"
+#include "common/driver_choice.hpp"
 
 namespace pingpong {
+
+using namespace examples;  // what the programs share
 
 /// How the bytes travel.
 enum class Mode : std::uint8_t {
@@ -23,15 +26,10 @@ enum class Mode : std::uint8_t {
     cpu,     ///< loads and stores of the CPU
 };
 enum class Place : std::uint8_t { device, host };
-enum class DriverChoice : std::uint8_t { automatic, cuda, emulated };
 enum class Role : std::uint8_t { start_peer, listen, connect };
 
 [[nodiscard]] std::string_view to_string(Mode mode) noexcept;
 [[nodiscard]] std::string_view to_string(Place place) noexcept;
-[[nodiscard]] std::string_view to_string(DriverChoice driver) noexcept;
-
-/// Throws WrongOption.
-[[nodiscard]] DriverChoice driver_choice_of(std::string_view text);
 
 /// A place to listen at or to connect to.
 struct Endpoint {

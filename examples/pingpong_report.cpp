@@ -12,7 +12,7 @@
 #include <fabricmem/version.hpp>
 #include <nlohmann/json.hpp>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
 namespace pingpong {
 namespace {

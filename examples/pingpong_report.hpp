@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 #include "pingpong_options.hpp"
 
 namespace pingpong {

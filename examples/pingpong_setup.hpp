@@ -15,18 +15,7 @@
 
 namespace pingpong {
 
-struct ChosenDriver {
-    std::shared_ptr<fabricmem::Driver> driver;
-    std::string place{};    ///< Introduction::place
-    std::string refused{};  ///< what the real driver answered, where it was to be taken if it could and could not
-};
-
 [[nodiscard]] fabricmem::Location location_of(Place place, int device) noexcept;
-
-/// Throws fabricmem::Error.
-[[nodiscard]] ChosenDriver choose_driver(DriverChoice choice, const fabricmem::Location& location);
-
-[[nodiscard]] std::string device_name(fabricmem::Driver& driver, int ordinal);
 
 /// The addresses of a side's own memory and its peer's.
 [[nodiscard]] Memory memory_of(const fabricmem::FabricBuffer& own, const fabricmem::ImportedFabricBuffer& peer);

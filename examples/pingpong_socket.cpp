@@ -16,7 +16,7 @@
 #include <memory>
 #include <system_error>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace pingpong {

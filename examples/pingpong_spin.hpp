@@ -6,7 +6,7 @@
 #include <string_view>
 #include <thread>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 #include "pingpong_loop.hpp"
 
 namespace pingpong {

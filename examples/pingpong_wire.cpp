@@ -16,7 +16,7 @@
 #include <cstring>
 #include <utility>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
 namespace pingpong {
 namespace {
@@ -78,22 +78,6 @@ std::string text_of(std::span<const std::byte> bytes) {
 bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
 }  // namespace
-
-UniqueFd::UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-        reset();
-        fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-}
-
-UniqueFd::~UniqueFd() { reset(); }
-
-void UniqueFd::reset() noexcept {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-}
 
 Control::Control(UniqueFd socket, std::chrono::milliseconds timeout) : socket_(std::move(socket)), timeout_(timeout) {}
 

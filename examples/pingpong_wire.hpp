@@ -9,39 +9,18 @@
 #include <functional>
 #include <map>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
+#include "common/peer_error.hpp"
+#include "common/unique_fd.hpp"
 #include "pingpong_loop.hpp"
 #include "pingpong_options.hpp"
 
 namespace pingpong {
-
-/// A file descriptor's owner.
-class UniqueFd {
-public:
-    UniqueFd() noexcept = default;
-    explicit UniqueFd(int fd) noexcept : fd_(fd) {}
-    UniqueFd(UniqueFd&& other) noexcept;
-    UniqueFd& operator=(UniqueFd&& other) noexcept;
-    ~UniqueFd();
-
-    [[nodiscard]] int get() const noexcept { return fd_; }
-    void reset() noexcept;
-
-private:
-    int fd_ = -1;
-};
-
-/// The peer is gone, never came, came too late, speaks something else, or disagrees.
-class PeerError : public std::runtime_error {
-public:
-    using std::runtime_error::runtime_error;
-};
 
 /// The peer failed and said so.
 class PeerFailed : public PeerError {

@@ -13,10 +13,10 @@
 #include "bench/options.hpp"
 #include "bench/pin.hpp"
 #include "bench/report.hpp"
+#include "common/process.hpp"
+#include "common/text.hpp"
 #include "pingpong_gpu.hpp"
-#include "pingpong_process.hpp"
 #include "pingpong_setup.hpp"
-#include "pingpong_text.hpp"
 #include "pingpong_wire.hpp"
 
 namespace bench {
@@ -33,10 +33,10 @@ std::unique_ptr<const pingpong::CurrentContext> hold_context(const std::shared_p
 
 /// The second process: does its part of the same cases, in the same order. Returns the exit code.
 int serve(const Options& options) {
-    const pingpong::Deadline deadline(kTimeout);
+    const examples::Deadline deadline(kTimeout);
     pingpong::Control control(pingpong::connect_to({.port = options.connect_port}, deadline), kTimeout);
     try {
-        const auto driver = pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
+        const auto driver = examples::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
         const auto context = hold_context(driver, options);
         if (options.cpu >= 0) pin_to(options.cpu);
         if (options.wants("import")) serve_import(driver, options, control);
@@ -63,8 +63,8 @@ std::vector<std::string> serving_arguments(const Options& options, const Setting
 void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Setting& setting,
                    const Take& take) {
     const pingpong::Listener listener({});
-    pingpong::PeerProcess peer(serving_arguments(options, setting, listener.endpoint().port));
-    pingpong::Control control(listener.accept(pingpong::Deadline(kTimeout), peer.ended_fd()), kTimeout);
+    examples::PeerProcess peer(serving_arguments(options, setting, listener.endpoint().port));
+    pingpong::Control control(listener.accept(examples::Deadline(kTimeout), peer.ended_fd()), kTimeout);
     try {
         if (options.wants("import")) bench_import(driver, options, control, take);
         if (options.wants("pingpong")) bench_pingpong(driver, options, control, take);
@@ -72,12 +72,12 @@ void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Optio
         control.say_failure(error.what());
         throw;
     }
-    peer.expect_success(pingpong::Deadline(kTimeout));
+    peer.expect_success(examples::Deadline(kTimeout));
 }
 
 void run(const Options& options) {
-    const pingpong::ChosenDriver chosen =
-        pingpong::choose_driver(options.driver, fabricmem::Location::device(options.device));
+    const examples::ChosenDriver chosen =
+        examples::choose_driver(options.driver, fabricmem::Location::device(options.device));
     const auto context = hold_context(chosen.driver, options);
     const std::optional<Cpus> cpus = cpus_near(*chosen.driver, options.device);
     if (cpus) pin_to(cpus->first);  // not before: the driver's own threads stay free
@@ -105,18 +105,18 @@ int main(int argc, char** argv) {
     try {
         const bench::Options options = bench::parse_options(arguments);
         if (options.help) {
-            pingpong::print(stdout, "{}", bench::help_text());
+            examples::print(stdout, "{}", bench::help_text());
         } else if (options.connect_port != 0) {
             return bench::serve(options);
         } else {
             bench::run(options);
         }
         return 0;
-    } catch (const pingpong::WrongOption& wrong) {
-        pingpong::print(stderr, "fabricmem-bench: {} (see --help)\n", wrong.what());
+    } catch (const examples::WrongOption& wrong) {
+        examples::print(stderr, "fabricmem-bench: {} (see --help)\n", wrong.what());
         return 2;
     } catch (const std::exception& error) {
-        pingpong::print(stderr, "fabricmem-bench: error: {}\n", error.what());
+        examples::print(stderr, "fabricmem-bench: error: {}\n", error.what());
         return 1;
     }
 }

@@ -71,11 +71,11 @@ class BareMemory {
 public:
     BareMemory(Driver& driver, const LibraryMemory& like, Control& control)
         : like_(like.memory()), own_(driver, plan_like(like.own())) {
-        pingpong::check_call(driver, driver.memset_d8(own_.address(), 0, like.own().mapped_bytes()), "cuMemsetD8");
+        examples::check_call(driver, driver.memset_d8(own_.address(), 0, like.own().mapped_bytes()), "cuMemsetD8");
         control.send(Message::blob, own_.handle());
         const std::vector<std::byte> bytes = control.receive(Message::blob, "the handle of the other side's memory");
         RawHandle handle{};
-        if (bytes.size() != handle.size()) throw pingpong::PeerError("the other side sent no handle");
+        if (bytes.size() != handle.size()) throw examples::PeerError("the other side sent no handle");
         std::memcpy(handle.data(), bytes.data(), handle.size());
         peer_.emplace(driver, plan_like(like.own()), handle);
     }

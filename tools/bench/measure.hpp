@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 #include "timing_driver.hpp"
 
 namespace bench {
@@ -59,9 +59,9 @@ struct Took {
 
 template <class Call>
 double time_us(Call& call) {
-    const pingpong::Clock::time_point start = pingpong::Clock::now();
+    const examples::Clock::time_point start = examples::Clock::now();
     call();
-    return std::chrono::duration<double, std::micro>(pingpong::Clock::now() - start).count();
+    return std::chrono::duration<double, std::micro>(examples::Clock::now() - start).count();
 }
 
 template <class Call>

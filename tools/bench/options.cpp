@@ -4,13 +4,13 @@
 
 #include <array>
 
-#include "pingpong_arguments.hpp"
+#include "common/arguments.hpp"
 
 namespace bench {
 namespace {
 
-using pingpong::number_of;
-using pingpong::Word;
+using examples::number_of;
+using examples::Word;
 
 constexpr std::array kNames{Word<std::string_view>{"lifecycle", "lifecycle"},
                             Word<std::string_view>{"import", "import"}, Word<std::string_view>{"blob", "blob"},
@@ -18,16 +18,16 @@ constexpr std::array kNames{Word<std::string_view>{"lifecycle", "lifecycle"},
 
 constexpr std::array kContexts{Word<Context>{"held", Context::held}, Word<Context>{"none", Context::none}};
 
-using Row = pingpong::OptionRow<Options>;
+using Row = examples::OptionRow<Options>;
 const std::array kRows{
     Row{"--driver", "auto|cuda|emulated", "auto: the real driver where it has fabric memory, else the emulated one",
-        [](Options& options, std::string_view text) { options.driver = pingpong::driver_choice_of(text); }},
+        [](Options& options, std::string_view text) { options.driver = examples::driver_choice_of(text); }},
     Row{"--device", "N", "the GPU, of both processes (default: 0)",
         [](Options& options, std::string_view text) { options.device = number_of(text, 0, 1023); }},
     Row{"--context", "held|none", "whether the processes hold a context of the GPU (default: held)",
-        [](Options& options, std::string_view text) { options.context = pingpong::meaning_of(text, kContexts); }},
+        [](Options& options, std::string_view text) { options.context = examples::meaning_of(text, kContexts); }},
     Row{"--only", "NAME", "lifecycle, import, blob or pingpong",
-        [](Options& options, std::string_view text) { options.only = pingpong::meaning_of(text, kNames); }},
+        [](Options& options, std::string_view text) { options.only = examples::meaning_of(text, kNames); }},
     Row{"--rounds", "N", "rounds of a run (default: 1000)",
         [](Options& options, std::string_view text) { options.rounds = number_of<std::uint32_t>(text, 1, 1'000'000); }},
     Row{"--runs", "N", "runs; each gives one median (default: 5)",
@@ -50,14 +50,14 @@ const std::array kRows{
 
 Options parse_options(std::span<const std::string> arguments) {
     Options options;
-    pingpong::apply_options(std::span<const Row>(kRows), arguments, options);
+    examples::apply_options(std::span<const Row>(kRows), arguments, options);
     return options;
 }
 
 std::string help_text() {
     return "fabricmem-bench: what the library costs beside the driver calls that it makes, in turns in one "
            "process.\n\n" +
-           pingpong::help_lines(std::span<const Row>(kRows)) +
+           examples::help_lines(std::span<const Row>(kRows)) +
            "\nExit code: 0 measured, 1 it failed, 2 a wrong option.\n";
 }
 

@@ -16,7 +16,7 @@ namespace bench {
 enum class Context : std::uint8_t { held, none };
 
 struct Options {
-    pingpong::DriverChoice driver = pingpong::DriverChoice::automatic;
+    examples::DriverChoice driver = examples::DriverChoice::automatic;
     int device = 0;
     Context context = Context::held;
     std::string only{};  ///< empty: all
@@ -31,7 +31,7 @@ struct Options {
     [[nodiscard]] bool wants(std::string_view name) const noexcept { return only.empty() || only == name; }
 };
 
-/// Throws pingpong::WrongOption.
+/// Throws examples::WrongOption.
 [[nodiscard]] Options parse_options(std::span<const std::string> arguments);
 
 [[nodiscard]] std::string help_text();

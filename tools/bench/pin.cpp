@@ -12,8 +12,8 @@
 #include <system_error>
 #include <vector>
 
+#include "common/text.hpp"
 #include "pingpong_gpu.hpp"
-#include "pingpong_text.hpp"
 
 namespace bench {
 namespace {
@@ -50,18 +50,18 @@ bool is_in(const std::vector<int>& cpus, int cpu) { return std::find(cpus.begin(
 
 std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device) {
     int node = 0;
-    const CUdevice handle = pingpong::device_of(driver, device);
+    const CUdevice handle = examples::device_of(driver, device);
     if (driver.device_get_attribute(&node, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, handle) != CUDA_SUCCESS) node = 0;
     std::vector<int> cpus = allowed_cpus();
     const std::vector<int> near =
-        cpus_in(pingpong::formatted("/sys/devices/system/node/node{}/cpulist", std::max(node, 0)));
+        cpus_in(examples::formatted("/sys/devices/system/node/node{}/cpulist", std::max(node, 0)));
     std::vector<int> both;
     std::copy_if(cpus.begin(), cpus.end(), std::back_inserter(both), [&](int cpu) { return is_in(near, cpu); });
     if (both.size() >= 2) cpus = std::move(both);
     if (cpus.size() < 2) return std::nullopt;
     const int first = cpus.back();
     const std::vector<int> core =
-        cpus_in(pingpong::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", first));
+        cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", first));
     const auto other = std::find_if(cpus.rbegin(), cpus.rend(), [&](int cpu) { return !is_in(core, cpu); });
     return Cpus{.first = first, .second = other != cpus.rend() && *other != first ? *other : cpus[cpus.size() - 2]};
 }
@@ -71,7 +71,7 @@ void pin_to(int cpu) {
     CPU_ZERO(&set);
     CPU_SET(static_cast<std::size_t>(cpu), &set);
     if (::sched_setaffinity(0, sizeof set, &set) != 0) {
-        throw std::system_error(errno, std::generic_category(), pingpong::formatted("pinning to CPU {}", cpu));
+        throw std::system_error(errno, std::generic_category(), examples::formatted("pinning to CPU {}", cpu));
     }
 }
 

@@ -9,7 +9,7 @@
 namespace bench {
 namespace {
 
-using pingpong::check_call;
+using examples::check_call;
 
 CUmemAccessDesc access_of(CUmemLocationType type, int id) {
     CUmemAccessDesc access{};

@@ -69,12 +69,12 @@ double RawLoop::ping(Carries carries) {
     fill();
     wait(kReady, round_);
     sync();
-    const pingpong::Clock::time_point start = pingpong::Clock::now();
+    const examples::Clock::time_point start = examples::Clock::now();
     put(carries);
     set(kArrived, round_);
     wait(kArrived, round_);
     sync();
-    const std::chrono::duration<double, std::micro> took = pingpong::Clock::now() - start;
+    const std::chrono::duration<double, std::micro> took = examples::Clock::now() - start;
     set(kReady, round_);
     check(carries);
     return took.count();
@@ -172,17 +172,17 @@ void RawLoop::check(Carries carries) {
 
 template <class Done>
 void RawLoop::spin(Done&& done) {
-    pingpong::Clock::time_point since{};
+    examples::Clock::time_point since{};
     for (std::uint32_t spins = 1; !done(); ++spins) {
         pause_cpu();
         if (spins % 1024 != 0) continue;
         std::this_thread::yield();  // long after a round should have ended: the other side may need this CPU
         if (spins % 65536 != 0) continue;
-        if (since == pingpong::Clock::time_point{}) since = pingpong::Clock::now();
+        if (since == examples::Clock::time_point{}) since = examples::Clock::now();
         control_.check(since, "the other side's part of a raw round");
     }
 }
 
-void RawLoop::done(CUresult result, const char* call) { pingpong::check_call(driver_, result, call); }
+void RawLoop::done(CUresult result, const char* call) { examples::check_call(driver_, result, call); }
 
 }  // namespace bench

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What was measured where, as a table or as JSON.
 #include "report.hpp"
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
 #include <algorithm>
 #include <array>
@@ -44,24 +44,24 @@ std::string kernel_module_version() {
 std::string driver_version(fabricmem::Driver& driver) {
     int version = 0;
     if (driver.driver_get_version(&version) != CUDA_SUCCESS) return "not known";
-    std::string text = pingpong::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    std::string text = examples::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
     const std::string module = driver.name() == "cuda" ? kernel_module_version() : std::string();
-    if (!module.empty()) text += pingpong::formatted(", kernel module {}", module);
+    if (!module.empty()) text += examples::formatted(", kernel module {}", module);
     return text;
 }
 
 std::string spread_text(const Series& series) {
-    return pingpong::formatted("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
+    return examples::formatted("{:.3f} ({:.3f}..{:.3f})", series.median(), series.least(), series.most());
 }
 
 std::string difference_text(const Series& difference) {
-    return pingpong::formatted("{:+.3f} ({:+.3f}..{:+.3f})", difference.median(), difference.least(),
+    return examples::formatted("{:+.3f} ({:+.3f}..{:+.3f})", difference.median(), difference.least(),
                                difference.most());
 }
 
 std::string difference_text(const Comparison& comparison) {
     if (comparison.difference) return difference_text(*comparison.difference);
-    return pingpong::formatted("{:+.3f}", comparison.library.median() - comparison.raw->median());
+    return examples::formatted("{:+.3f}", comparison.library.median() - comparison.raw->median());
 }
 
 Json to_json(const Series& series) {
@@ -93,7 +93,7 @@ Setting setting_of(fabricmem::Driver& driver, int device, std::optional<Cpus> cp
     Setting setting{.date = now_utc(),
                     .driver = std::string(driver.name()),
                     .driver_version = driver_version(driver),
-                    .device = pingpong::formatted("{} ({})", device, pingpong::device_name(driver, device)),
+                    .device = examples::formatted("{} ({})", device, examples::device_name(driver, device)),
                     .cpus = cpus,
                     .caveat = {},
                     .refused = std::move(refused)};
@@ -106,24 +106,24 @@ Setting setting_of(fabricmem::Driver& driver, int device, std::optional<Cpus> cp
 }
 
 void print_setting(const Setting& setting, const Options& options) {
-    pingpong::print(stdout, "{} driver ({}), device {}, {}\n", setting.driver, setting.driver_version, setting.device,
+    examples::print(stdout, "{} driver ({}), device {}, {}\n", setting.driver, setting.driver_version, setting.device,
                     setting.date);
-    if (!setting.refused.empty()) pingpong::print(stdout, "the real driver was not taken: {}\n", setting.refused);
-    if (!setting.caveat.empty()) pingpong::print(stdout, "caveat: {}\n", setting.caveat);
-    if (options.context == Context::none) pingpong::print(stdout, "no context is held while memory is made\n");
-    pingpong::print(stdout,
+    if (!setting.refused.empty()) examples::print(stdout, "the real driver was not taken: {}\n", setting.refused);
+    if (!setting.caveat.empty()) examples::print(stdout, "caveat: {}\n", setting.caveat);
+    if (options.context == Context::none) examples::print(stdout, "no context is held while memory is made\n");
+    examples::print(stdout,
                     "microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
                     options.runs, options.rounds);
-    pingpong::print(stdout, "difference: of each round A B B A of library and raw; of the ping-pong, of the medians\n");
-    pingpong::print(stdout,
+    examples::print(stdout, "difference: of each round A B B A of library and raw; of the ping-pong, of the medians\n");
+    examples::print(stdout,
                     "own: the same, of the time outside the driver's calls; null: raw in the library's place\n");
     if (setting.cpus) {
-        pingpong::print(stdout, "this process stays on CPU {}, the other one on CPU {}\n", setting.cpus->first,
+        examples::print(stdout, "this process stays on CPU {}, the other one on CPU {}\n", setting.cpus->first,
                         setting.cpus->second);
     } else {
-        pingpong::print(stdout, "the processes stay on no CPU: there are no two to choose from\n");
+        examples::print(stdout, "the processes stay on no CPU: there are no two to choose from\n");
     }
-    pingpong::print(stdout, kTableRow, "", "library", "raw", "difference", "own", "ratio");
+    examples::print(stdout, kTableRow, "", "library", "raw", "difference", "own", "ratio");
     std::fflush(stdout);
 }
 
@@ -132,13 +132,13 @@ void print_row(const Comparison& comparison) {
     if (comparison.raw) {
         cells[0] = spread_text(*comparison.raw);
         cells[1] = difference_text(comparison);
-        cells[3] = pingpong::formatted("{:.3f}", comparison.library.median() / comparison.raw->median());
+        cells[3] = examples::formatted("{:.3f}", comparison.library.median() / comparison.raw->median());
     }
     if (comparison.own) cells[2] = difference_text(comparison.own->difference);
-    pingpong::print(stdout, kTableRow, comparison.name, spread_text(comparison.library), cells[0], cells[1], cells[2],
+    examples::print(stdout, kTableRow, comparison.name, spread_text(comparison.library), cells[0], cells[1], cells[2],
                     cells[3]);
     for (const auto& [name, series] : comparison.beside) {
-        pingpong::print(stdout, kTableRow, "  " + name, "", spread_text(series), "", "", "");
+        examples::print(stdout, kTableRow, "  " + name, "", spread_text(series), "", "", "");
     }
     std::fflush(stdout);
 }
@@ -159,12 +159,12 @@ void print_json(const Setting& setting, const Options& options, const std::vecto
     for (const Comparison& comparison : comparisons) document["results"].push_back(to_json(comparison));
     const std::string text = document.dump(2, ' ', false, Json::error_handler_t::replace);
     if (options.json_file.empty()) {
-        pingpong::print(stdout, "{}\n", text);
+        examples::print(stdout, "{}\n", text);
         return;
     }
     std::ofstream file(options.json_file);
     file << text << '\n';
-    if (!file.flush()) throw std::runtime_error(pingpong::formatted("can't write {}", options.json_file));
+    if (!file.flush()) throw std::runtime_error(examples::formatted("can't write {}", options.json_file));
 }
 
 }  // namespace bench

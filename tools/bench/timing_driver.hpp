@@ -6,7 +6,7 @@
 
 #include <fabricmem/forwarding_driver.hpp>
 
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 
 namespace bench {
 
@@ -41,13 +41,13 @@ public:
 private:
     template <class Call>
     CUresult timed(Call&& call) noexcept {
-        const pingpong::Clock::time_point start = pingpong::Clock::now();
+        const examples::Clock::time_point start = examples::Clock::now();
         const CUresult result = call(*inner());
-        inside_ += pingpong::Clock::now() - start;
+        inside_ += examples::Clock::now() - start;
         return result;
     }
 
-    pingpong::Clock::duration inside_{};
+    examples::Clock::duration inside_{};
 };
 
 }  // namespace bench

@@ -7,19 +7,19 @@
 
 #include <fmt/core.h>
 
-namespace pingpong {
+namespace examples {
 
 [[nodiscard]] std::string vformatted(fmt::string_view format, fmt::format_args args);
 void vprint(std::FILE* file, fmt::string_view format, fmt::format_args args);
 
 template <typename... Args>
 [[nodiscard]] std::string formatted(fmt::format_string<Args...> format, Args&&... args) {
-    return pingpong::vformatted(format, fmt::make_format_args(args...));
+    return examples::vformatted(format, fmt::make_format_args(args...));
 }
 
 template <typename... Args>
 void print(std::FILE* file, fmt::format_string<Args...> format, Args&&... args) {
-    pingpong::vprint(file, format, fmt::make_format_args(args...));
+    examples::vprint(file, format, fmt::make_format_args(args...));
 }
 
-}  // namespace pingpong
+}  // namespace examples

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Time limits: the arithmetic, and the watchdog's thread.
-#include "pingpong_deadline.hpp"
+#include "common/deadline.hpp"
 
 #include <errno.h>
 
@@ -10,9 +10,9 @@
 #include <limits>
 #include <utility>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
-namespace pingpong {
+namespace examples {
 
 int Deadline::left_ms() const noexcept {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end_ - Clock::now()).count();
@@ -53,4 +53,4 @@ void Watchdog::watch() {
     std::_Exit(1);
 }
 
-}  // namespace pingpong
+}  // namespace examples

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
 #include <fmt/format.h>
 
-namespace pingpong {
+namespace examples {
 
 std::string vformatted(fmt::string_view format, fmt::format_args args) { return fmt::vformat(format, args); }
 
 void vprint(std::FILE* file, fmt::string_view format, fmt::format_args args) { fmt::vprint(file, format, args); }
 
-}  // namespace pingpong
+}  // namespace examples

@@ -12,9 +12,9 @@
 #include <string_view>
 #include <utility>
 
-#include "pingpong_text.hpp"
+#include "common/text.hpp"
 
-namespace pingpong {
+namespace examples {
 
 /// The command line can't be meant: `what()` is one line that names the option.
 class WrongOption : public std::invalid_argument {
@@ -114,4 +114,4 @@ template <class Parsed>
     return text;
 }
 
-}  // namespace pingpong
+}  // namespace examples

@@ -9,7 +9,7 @@
 #include <string>
 #include <thread>
 
-namespace pingpong {
+namespace examples {
 
 using Clock = std::chrono::steady_clock;
 
@@ -47,4 +47,4 @@ private:
     std::thread thread_;  // last: it uses all the others
 };
 
-}  // namespace pingpong
+}  // namespace examples
