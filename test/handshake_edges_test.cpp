@@ -204,8 +204,33 @@ TEST_CASE("A device without a path to the others fails its own pairs alone", "[h
     REQUIRE(meeting.poll_until_done());
     CHECK(meeting[0].peer(1).stage == PeerStage::connected);
     CHECK(meeting[0].peer(2).stage == PeerStage::failed);
-    CHECK(contains(meeting[0].peer(2).error->what(), "device 0 has no access to that memory"));
-    CHECK(contains(meeting[2].peer(0).error->what(), "device 3 has no access to that memory"));
+    CHECK(contains(meeting[0].peer(2).error->what(), "device 0 was given no access to its"));
+    CHECK(contains(meeting[2].peer(0).error->what(), "device 3 was given no access to its"));
+}
+
+TEST_CASE("A device that is given no access to a peer's memory fails that peer, and no other", "[handshake]") {
+    const QuietLog quiet;
+    Scenario rack = Scenario::ready_made("gb200-nvl72");
+    rack.nodes[1].devices[0].clique = 99;
+    const Fabric fabric = make_emulated_fabric(rack);
+    // Ranks 1 and 2 are on one node, whose devices are in two cliques; the process of rank 1 sees both.
+    const std::vector<std::shared_ptr<Driver>> drivers{
+        driver_on(fabric, "node0"), driver_on(fabric, "node1"),
+        make_emulated_driver(fabric, {.node = "node1", .visible_devices = {{1, 0}}})};
+    Meeting meeting(drivers);
+    meeting.exchange();
+    REQUIRE(meeting.poll_until_done());
+    CHECK(meeting[0].peer(2).stage == PeerStage::connected);
+    CHECK(meeting[1].peer(2).stage == PeerStage::connected);
+    CHECK(meeting[2].report().connected == 2);
+    for (const auto& [from, to] : {std::pair(0, 1), {1, 0}}) {
+        const PeerReport peer = meeting[static_cast<std::size_t>(from)].peer(static_cast<std::uint32_t>(to));
+        CHECK(peer.stage == PeerStage::failed);
+        REQUIRE(peer.error.has_value());
+        CHECK(peer.error->kind() == ErrorKind::foreign_domain);
+        CHECK(std::string(peer.error->what()).find("clique 99") != std::string::npos);
+    }
+    meeting.close();
 }
 
 TEST_CASE("Host memory that does not travel between nodes is done without at once", "[handshake]") {

@@ -133,7 +133,6 @@ private:
     [[nodiscard]] std::size_t step();
     void write_by_caller();
     void wrote(const DueWrite& write, const std::optional<Error>& error);
-    void check_device_access(Path& path);
     void settle_host(PeerState& peer);
     void advance_import(PeerState& peer, Path& path, const HelloRegion& region);
     void try_failed(Path& path, const HandleBlob& blob, const Error& error);

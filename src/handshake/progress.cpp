@@ -40,6 +40,31 @@ bool is_foreign(const HandleBlob& blob, DriverState& state) {
     return known;
 }
 
+// Other devices of the process may have been given access where the one that writes was not.
+std::optional<Error> why_out_of_reach(const ImportedFabricBuffer& buffer, int device, DriverState& state) {
+    const std::vector<int>& devices = buffer.access().devices;
+    if (std::binary_search(devices.begin(), devices.end(), device)) return std::nullopt;
+    const std::string what = formatted("device {} was given no access to {}", device,
+                                       buffer.location().is_host() ? "its host memory" : "its device memory");
+    const DeviceFacts& facts = state.topology()->devices[static_cast<std::size_t>(device)];
+    const auto here = state.fabric_place(facts);
+    const auto& there = buffer.blob().fabric;
+    if (!there.has_value() || here == there) {
+        return Error({.kind = ErrorKind::unsupported,
+                      .subject = what,
+                      .cause = "the driver gives access to other devices of this process alone",
+                      .cure = "look at the links between the devices (nvidia-smi topo), or use another device"});
+    }
+    const std::string where = here.has_value()
+                                  ? formatted("in cluster {} clique {}", to_string(here->cluster_uuid), here->clique)
+                                  : std::string("in no NVLink domain");
+    return Error({.kind = ErrorKind::foreign_domain,
+                  .subject = what,
+                  .cause = formatted("that device is {}, and the exporter's in cluster {} clique {}", where,
+                                     to_string(there->cluster_uuid), there->clique),
+                  .cure = "use a device of the exporter's NVLink domain and partition"});
+}
+
 // No later try changes these. A foreign domain may also be a daemon that is not well.
 bool is_final(const Error& error, const HandleBlob& blob, DriverState& state) {
     switch (error.kind()) {
@@ -153,9 +178,15 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
         moved_ = true;
         const std::shared_ptr<ImportTask> task = std::move(path.task);
         try {
-            path.imported = task->take();
-            path.error.reset();
-            check_device_access(path);
+            auto imported = task->take();
+            path.error = why_out_of_reach(*imported, options_.device, DriverState::of(*driver_));
+            if (path.error.has_value()) {
+                path.state = PathState::failed;
+                imports_.drop(std::move(imported));
+                return;
+            }
+            path.imported = std::move(imported);
+            if (options_.policy == ProofPolicy::trust) path.state = PathState::trusted;
         } catch (const Error& error) {
             if (!task->returned()) path.stuck = task;
             try_failed(path, *region.blob, error);
@@ -178,23 +209,6 @@ void HandshakeCore::advance_import(PeerState& peer, Path& path, const HelloRegio
     path.task = imports_.start(whole(*region.blob), {.host_access = near ? HostAccess::automatic : HostAccess::none,
                                                      .timeout = std::chrono::milliseconds(0),
                                                      .tear_down_timeout = options_.import_timeout});
-}
-
-// What is mapped for other devices alone can't be proved by ours.
-void HandshakeCore::check_device_access(Path& path) {
-    if (options_.policy == ProofPolicy::trust) {
-        path.state = PathState::trusted;
-        return;
-    }
-    const std::vector<int>& able = path.imported->access().devices;
-    if (std::find(able.begin(), able.end(), options_.device) != able.end()) return;
-    path.state = PathState::failed;
-    path.error = Error({.kind = ErrorKind::unsupported,
-                        .call = "cuMemSetAccess",
-                        .subject = formatted("device {} has no access to that memory: {}", options_.device,
-                                             to_string(path.imported->access())),
-                        .cause = "no NVLink or PCIe path between the devices",
-                        .cure = "look at nvidia-smi topo -p2p rw"});
 }
 
 void HandshakeCore::try_failed(Path& path, const HandleBlob& blob, const Error& error) {
