@@ -308,7 +308,8 @@ void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
 }
 
 void HandshakeCore::drop(Path& path) {
-    imports_.drop(std::move(path.task));
+    imports_.drop(path.task);
+    path.task.reset();
     if (path.imported != nullptr) dropped_.push_back(std::move(path.imported));
 }
 

@@ -158,7 +158,8 @@ ImportQueue::~ImportQueue() {
     }
     // A thread that is there goes on with what was dropped, as one that nobody waits for.
     if (more && threads_.empty()) start_thread();
-    for (const std::shared_ptr<ImportThread>& thread : threads_) {
+    const std::vector<std::shared_ptr<ImportThread>> threads = std::move(threads_);
+    for (const std::shared_ptr<ImportThread>& thread : threads) {
         bool idle = false;
         {
             const std::lock_guard lock(shared_->mutex);
@@ -182,7 +183,7 @@ std::shared_ptr<ImportTask> ImportQueue::start(const HandleBlob& blob, const Imp
     return task;
 }
 
-void ImportQueue::drop(std::shared_ptr<ImportTask> task) {
+void ImportQueue::drop(const std::shared_ptr<ImportTask>& task) {
     if (task != nullptr) drop(task->finish(nullptr));
 }
 
@@ -230,7 +231,7 @@ void ImportQueue::start_thread() {
     }
 }
 
-void ImportQueue::fail_imports(std::exception_ptr failure) {
+void ImportQueue::fail_imports(const std::exception_ptr& failure) {
     std::deque<std::shared_ptr<ImportTask>> failed;
     {
         const std::lock_guard lock(shared_->mutex);
@@ -245,16 +246,14 @@ void ImportQueue::fail_imports(std::exception_ptr failure) {
 
 // It is past its work, so this takes no longer than a thread does to run: the driver must not be let go there, where
 // nobody waits for it.
-void ImportQueue::let_end(const std::shared_ptr<ImportThread>& ended) {
-    const std::shared_ptr<ImportThread> thread = ended;
+void ImportQueue::let_end(const std::shared_ptr<ImportThread>& thread) {
     Workers& workers = DriverState::of(*driver_).workers();
     if (workers.wait(thread, Clock::now() + std::chrono::seconds(10)) == Ended::no)
         static_cast<void>(workers.give_up(thread));
     threads_.erase(std::remove(threads_.begin(), threads_.end(), thread), threads_.end());
 }
 
-void ImportQueue::give_up(const std::shared_ptr<ImportThread>& late) {
-    const std::shared_ptr<ImportThread> thread = late;
+void ImportQueue::give_up(const std::shared_ptr<ImportThread>& thread) {
     const char* const call = thread->progress.call();
     std::shared_ptr<ImportTask> task;
     {

@@ -64,7 +64,7 @@ public:
 
     [[nodiscard]] std::shared_ptr<ImportTask> start(const HandleBlob& blob, const ImportOptions& options);
     /// Lets the import go, or what has come of it: where that is the last reference it ends on a thread of the queue's.
-    void drop(std::shared_ptr<ImportTask> task);
+    void drop(const std::shared_ptr<ImportTask>& task);
     void drop(std::shared_ptr<const ImportedFabricBuffer> buffer);
     /// Sees to it that a thread lives while there is work, and gives up what takes too long.
     void look();
@@ -75,9 +75,10 @@ public:
 
 private:
     void start_thread();
+    // `thread` is none of threads_ itself, which these take it out of.
     void give_up(const std::shared_ptr<ImportThread>& thread);
     void let_end(const std::shared_ptr<ImportThread>& thread);
-    void fail_imports(std::exception_ptr failure);
+    void fail_imports(const std::exception_ptr& failure);
 
     std::shared_ptr<Driver> driver_;
     std::chrono::milliseconds time_limit_;
