@@ -88,7 +88,7 @@ enum class PeerStage : std::uint8_t {
     proving,    ///< imported; its token, or its echo of ours, has not come yet
     connected,
     failed,  ///< error says why, and no retry helps; another incarnation of the peer begins anew
-    self,    ///< this rank; failed where it has no fabric memory of its own
+    self,    ///< this rank; error says so where it has no fabric memory of its own
 };
 [[nodiscard]] FABRICMEM_API std::string_view to_string(PeerStage stage) noexcept;
 
@@ -188,7 +188,8 @@ public:
     /// the number of peers that are neither connected nor failed.
     std::size_t poll();
     /// Polls until every expected or added peer is connected or failed, or the deadline has come; pending ones have
-    /// then an error that names their stage, and go on being pending. Never longer than the deadline and a poll.
+    /// then an error that names their stage, and go on being pending. Never longer than the deadline and a poll, for
+    /// which see docs/handshake.md: calls that ask other nodes are on threads of their own.
     HandshakeReport wait(std::chrono::steady_clock::time_point deadline);
 
     [[nodiscard]] HandshakeReport report() const;
