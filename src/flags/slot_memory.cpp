@@ -110,12 +110,6 @@ Error SlotMemory::too_late() const {
                   .cure = "look for work that keeps the GPU's copy engines busy, or for a GPU in trouble"});
 }
 
-std::unique_lock<std::timed_mutex> SlotMemory::take_turn(std::chrono::steady_clock::time_point deadline) const {
-    std::unique_lock lock(mutex_, deadline);
-    if (!lock.owns_lock()) throw too_late();
-    return lock;
-}
-
 void SlotMemory::check_writable() const {
     if (!writable_) refuse("a store to slots in memory that was mapped read-only");
 }
@@ -123,7 +117,8 @@ void SlotMemory::check_writable() const {
 void SlotMemory::write(std::size_t index, std::span<const std::byte> bytes) {
     check_index(index);
     const auto deadline = std::chrono::steady_clock::now() + copy_timeout_;
-    const auto turn = take_turn(deadline);
+    const Turn::Held turn(turn_, deadline);
+    if (!turn) throw too_late();
     if (port_->wait(deadline) == Finished::no) throw too_late();
     std::memcpy(port_->bounce(), bytes.data(), bytes.size());
     port_->write(reinterpret_cast<std::uintptr_t>(address_) + index * slot_bytes_, 0, bytes.size());
@@ -133,7 +128,8 @@ void SlotMemory::write(std::size_t index, std::span<const std::byte> bytes) {
 void SlotMemory::write_zeros() {
     check_index(0);
     const auto deadline = std::chrono::steady_clock::now() + copy_timeout_;
-    const auto turn = take_turn(deadline);
+    const Turn::Held turn(turn_, deadline);
+    if (!turn) throw too_late();
     if (port_->wait(deadline) == Finished::no) throw too_late();
     const std::size_t all = count_ * slot_bytes_;
     std::memset(port_->bounce(), 0, std::min(all, kBounceBytes));
@@ -148,8 +144,8 @@ bool SlotMemory::read(std::size_t index, std::span<std::byte> bytes,
     check_index(index);
     const auto limit = std::chrono::steady_clock::now() + copy_timeout_;
     const auto until = deadline.has_value() ? std::min(limit, *deadline) : limit;
-    const std::unique_lock turn(mutex_, until);
-    if (!turn.owns_lock()) {
+    const Turn::Held turn(turn_, until);
+    if (!turn) {
         if (until == limit) throw too_late();
         return false;
     }

@@ -13,6 +13,7 @@
 #include <fabricmem/flag_slots.hpp>
 
 #include "flags/copy_port.hpp"
+#include "worker/turn.hpp"
 
 namespace fabricmem::detail {
 
@@ -48,8 +49,6 @@ private:
                const FlagSlotsOptions& options);
     void check_index(std::size_t index) const;
     [[nodiscard]] Error too_late() const;
-    /// Throws Error{timed_out} where others' copies take the time.
-    [[nodiscard]] std::unique_lock<std::timed_mutex> take_turn(std::chrono::steady_clock::time_point deadline) const;
 
     std::shared_ptr<Driver> driver_;
     Block block_;
@@ -60,7 +59,7 @@ private:
     std::uint64_t born_in_;
     std::chrono::milliseconds copy_timeout_;
     bool writable_ = true;
-    mutable std::timed_mutex mutex_;  // guards the port
+    mutable Turn turn_;  // guards the port
     std::unique_ptr<CopyPort> port_;
 };
 

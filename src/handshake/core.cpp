@@ -395,9 +395,9 @@ void HandshakeCore::end_copies(Clock::time_point deadline) {
             return port->is_at_rest();
         }
     };
-    const std::unique_lock health(health_mutex_, deadline);
-    const bool health_idle = health.owns_lock() && idle(health_port_.get());
-    if (health.owns_lock()) {
+    const Turn::Held health(health_turn_, deadline);
+    const bool health_idle = health && idle(health_port_.get());
+    if (health) {
         health_over_ = true;
         if (!health_idle) leave_to_parent(new (std::nothrow) auto(std::move(under_check_)));
         for (auto& buffer : under_check_) imports_.drop(std::move(buffer));
@@ -414,8 +414,8 @@ void HandshakeCore::end_copies(Clock::time_point deadline) {
     port_.reset();
     if (health_idle && port_idle) return;
     throw Error({.kind = ErrorKind::timed_out,
-                 .subject = health.owns_lock() ? "copies of the handshake's are still under way"
-                                               : "a health check of the handshake's is still under way",
+                 .subject = health ? "copies of the handshake's are still under way"
+                                   : "a health check of the handshake's is still under way",
                  .cause = "the GPU did not get to them by the deadline",
                  .cure = "look for a GPU in trouble; the memory is kept until the process ends"});
 }

@@ -22,6 +22,7 @@
 #include "handshake/hello.hpp"
 #include "handshake/import_queue.hpp"
 #include "handshake/token.hpp"
+#include "worker/turn.hpp"
 
 namespace fabricmem::detail {
 
@@ -185,7 +186,7 @@ private:
 
     std::mutex writer_mutex_;  // held while the caller's writer is called, and nothing else is
 
-    std::timed_mutex health_mutex_;  // guards what follows; the other may be taken under it, not it under the other
+    Turn health_turn_;  // guards what follows; the other may be taken under it, not it under the other
     std::vector<std::shared_ptr<const ImportedFabricBuffer>> under_check_;
     std::unique_ptr<CopyPort> health_port_;
     std::uint64_t health_sequence_ = 0;

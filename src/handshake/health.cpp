@@ -71,8 +71,8 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                       .cure = "look at the link's state (nvidia-smi nvlink -s) and at the peer's node",
                       .identity = "exporter: " + describe_exporter(blob)});
     };
-    const std::unique_lock health(health_mutex_, deadline);
-    if (!health.owns_lock()) throw late("another check took the time");
+    const Turn::Held health(health_turn_, deadline);
+    if (!health) throw late("another check took the time");
     if (health_over_) throw Error({.kind = ErrorKind::closed, .subject = "the handshake is closed"});
     if (health_port_ == nullptr) health_port_ = std::make_unique<CopyPort>(driver_, options_.device, 2 * kPathBytes);
     if (health_port_->wait(deadline) == Finished::no) throw late("a check before this one is still under way");
@@ -102,7 +102,7 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
     }
 }
 
-// Under health_mutex_. Where one is the last reference, its end is left to the imports' thread.
+// In health_turn_. Where one is the last reference, its end is left to the imports' thread.
 void HandshakeCore::let_checked_go() {
     const Lock held(mutex_);
     if (closed_) return;  // close() does it

@@ -227,6 +227,7 @@ void HandshakeCore::try_failed(Path& path, const HandleBlob& blob, const Error& 
 void HandshakeCore::settle_host(PeerState& peer) {
     Path& path = peer.host;
     if (path.state != PathState::pending || path.imported != nullptr || !path.error.has_value()) return;
+    if (path.task != nullptr) return;  // the error is of the try before
     const bool refused = path.error->code() == kNotSupported && peer.device.imported != nullptr &&
                          peer.device.tried_serial == path.tried_serial;
     const bool long_enough =
