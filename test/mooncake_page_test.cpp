@@ -396,7 +396,7 @@ TEST_CASE("EP's buffers go around as 80 words, and a rank without one costs that
     CHECK_FALSE(make_gdr_buffer(without, {}, 0, kMiB).has_value());
     CHECK_FALSE(make_gdr_buffer(own, {.ep = false}, 0, kMiB).has_value());
     FABRICMEM_CHECK_ERROR(make_gdr_buffer(without, {.required = true}, 0, kMiB), not_permitted, "IMEX");
-    FABRICMEM_CHECK_ERROR(make_gdr_buffer(own, {}, 0, std::uint64_t{1} << 46), out_of_memory, "cuMemCreate");
+    FABRICMEM_CHECK_ERROR(make_gdr_buffer(own, {}, 0, std::uint64_t{1} << 38), out_of_memory, "cuMemCreate");
 
     const std::vector<EpWords> gathered{words_of(buffer), words_of(std::nullopt), words_of(peers_buffer)};
     const EpPeers peers = import_peers(own, gathered, 0, *buffer);
