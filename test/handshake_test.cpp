@@ -131,6 +131,10 @@ TEST_CASE("A rank that is expected is named, and waited for, before anything was
     REQUIRE(report.peers.size() == 2);
     CHECK(report.pending == 1);
     CHECK(contains(report.describe(), "rank 2, no_hello: "));
+    // How long it was waited for is told after its hello too.
+    Handshake other(driver, {.rank = 2, .max_ranks = 4});
+    CHECK(own.add_peer(2, other.hello()));
+    CHECK(own.peer(2).in_no_hello >= std::chrono::milliseconds(5));
     own.remove_peer(2);
     CHECK(own.poll() == 0);
 }

@@ -276,7 +276,8 @@ PeerState& HandshakeCore::expected(std::uint32_t rank) {
 }
 
 void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
-    if (peer.hello.has_value()) {
+    const bool had_a_life = peer.hello.has_value();
+    if (had_a_life) {
         auto& lives = former_[peer.rank];
         if (lives.size() == kFormerLivesKept) lives.erase(lives.begin());
         lives.push_back(peer.hello->incarnation);
@@ -304,7 +305,7 @@ void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
     begin(peer.host, hello.host, host_, "host");
     peer.hello = std::move(hello);
     enter(peer, PeerStage::importing, Clock::now());
-    peer.spent = {};
+    if (had_a_life) peer.spent = {};  // else the wait for the first hello is part of it
 }
 
 void HandshakeCore::drop(Path& path) {
