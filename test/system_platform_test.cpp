@@ -1,106 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// SystemPlatform on this machine, on trees of files that look like other machines, and over a fake NVML. Needs the
-// modules made of support/fake_nvml.cpp; knows no CUDA.
-#include "platform/system_platform.hpp"
+// SystemPlatform on this machine and on trees of files that look like other machines; over a fake NVML it is in
+// nvml_test.cpp. Knows no CUDA.
+#include <fabricmem/platform.hpp>
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
-#include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/fake_nvml.hpp"
+#include "support/platform_kit.hpp"
 #include "support/test.hpp"
 
-// Files that the build names; an empty one is a test that can't run.
-#ifndef FABRICMEM_FAKE_NVML
-#define FABRICMEM_FAKE_NVML ""
-#endif
-#ifndef FABRICMEM_FAKE_NVML_V1
-#define FABRICMEM_FAKE_NVML_V1 ""
-#endif
-
 using namespace fabricmem;
+using namespace fabricmem::test;
 
 namespace {
 
-constexpr std::string_view kNvml = FABRICMEM_FAKE_NVML;
-constexpr std::string_view kNvmlV1 = FABRICMEM_FAKE_NVML_V1;
-constexpr const char* kNoNvml = "libno-such-nvml.so.1";
 constexpr std::uint32_t kNoProcess = 4194304;  // PID_MAX_LIMIT: one more than any process id of Linux
 constexpr std::string_view kStatTail =
     " 1 2 3 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 1 0 987654321 1000 10 18446744073709551615 1 1 0\n";
 
-/// A folder that is gone at the end.
-class Tree {
-public:
-    Tree() {
-        std::string name = (std::filesystem::temp_directory_path() / "fabricmem-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        root_ = name;
-    }
-    Tree(const Tree&) = delete;
-    Tree& operator=(const Tree&) = delete;
-    ~Tree() {
-        std::error_code ignored;
-        std::filesystem::remove_all(root_, ignored);
-    }
-    [[nodiscard]] std::string path(const std::string& name) const { return root_ + name; }
-    void write(const std::string& name, std::string_view text) const {
-        folder(std::filesystem::path(name).parent_path().string());
-        std::ofstream(path(name), std::ios::binary) << text;
-    }
-    void folder(const std::string& name) const { std::filesystem::create_directories(path(name)); }
-    [[nodiscard]] std::unique_ptr<Platform> platform(const char* nvml = kNoNvml) const {
-        return detail::make_system_platform_with(root_, nvml);
-    }
-
-private:
-    std::string root_;
-};
-
 std::string stat_line(std::string_view name, char state = 'S') {
     return "4194304 (" + std::string(name) + ") " + state + std::string(kStatTail);
-}
-
-/// Runs `body` in a forked child and returns its answer, -1 where it died.
-template <typename Body>
-int in_child(Body body) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(body());
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-FakeNvml& fresh_nvml(const char* file) {
-    void* const module = ::dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    REQUIRE(module != nullptr);
-    const auto get = reinterpret_cast<FakeNvml* (*)()>(::dlsym(module, kFakeNvml));
-    REQUIRE(get != nullptr);
-    *get() = FakeNvml{};
-    return *get();
-}
-
-constexpr std::string_view kBus = "0000:1b:00.0";
-
-void check_place(const FabricInfo& info) {
-    CHECK(info.state == FabricInfo::State::completed);
-    CHECK(to_string(info.cluster_uuid) == "0102030405060708090a0b0c0d0e0f10");
-    CHECK(info.clique == 0x00c0ffee);
 }
 
 }  // namespace
@@ -383,116 +313,109 @@ TEST_CASE("A channel node's major number is held against /proc/devices", "[platf
     }
 }
 
-TEST_CASE("The fabric info is read in the newest layout that NVML knows", "[platform][nvml]") {
-    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
-    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
-    const Tree tree;
-    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
-    CHECK(fake.inits == 0);  // not before it is asked for
-    SECTION("v3") {
-        fake.control.status = 3;
-        const auto info = platform->fabric_info(kBus);
-        REQUIRE(info);
-        check_place(*info);
-        CHECK(info->status == 3);
-        CHECK(info->health_mask == 0xaaU);
-    }
-    SECTION("v2") {
-        fake.control.answers_v3 = false;
-        const auto info = platform->fabric_info(kBus);
-        REQUIRE(info);
-        check_place(*info);
-        CHECK(info->health_mask == 0xa9U);
-    }
-    SECTION("v1") {
-        fake.control.answers_v3 = fake.control.answers_v2 = false;
-        const auto info = platform->fabric_info(kBus);
-        REQUIRE(info);
-        check_place(*info);
-        CHECK(!info->health_mask);
-    }
-    SECTION("none") {
-        fake.control.answers_v3 = fake.control.answers_v2 = fake.control.answers_v1 = false;
-        CHECK(!platform->fabric_info(kBus));
-    }
-    SECTION("every state") {
-        for (int state = 0; state <= 255; ++state) {
-            CAPTURE(state);
-            fake.control.state = static_cast<std::uint8_t>(state);
-            const auto info = platform->fabric_info(kBus);
-            CHECK(info.has_value() == (state <= 3));  // looked up anew at each call
-            if (info) CHECK(static_cast<int>(info->state) == state);
-        }
-    }
-    SECTION("nonsense status") {
-        fake.control.status = -2147483647;
-        CHECK(platform->fabric_info(kBus).value().status == -2147483647);
-    }
+namespace {
+
+constexpr std::string_view kParams = "EnableMSI: 1\nImexChannelCount: 2048\nCreateImexChannel0: 0\nRmMsg: \"\"\n";
+constexpr std::string_view kVersion =
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (user@host)  Tue Jan  7 "
+    "17:35:12 PST 2025\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n";
+
+std::string module_version(const Tree& tree, std::string_view text) {
+    tree.write("/proc/driver/nvidia/version", text);
+    return tree.platform()->kernel_module().value().version;
 }
 
-TEST_CASE("An NVML of before the versioned call is asked in the old way", "[platform][nvml]") {
-    if (kNvmlV1.empty()) FABRICMEM_SKIP("built without the old fake NVML");
-    fresh_nvml(FABRICMEM_FAKE_NVML_V1);
+}  // namespace
+
+TEST_CASE("The kernel module tells its version, its channel count and their major number", "[platform]") {
     const Tree tree;
-    const auto info = tree.platform(FABRICMEM_FAKE_NVML_V1)->fabric_info(kBus);
-    REQUIRE(info);
-    check_place(*info);
-    CHECK(!info->health_mask);
+    CHECK(!tree.platform()->kernel_module());
+    tree.write("/proc/driver/nvidia/version", kVersion);
+    tree.write("/proc/driver/nvidia/params", kParams);
+    tree.write("/proc/devices", "Character devices:\n  1 mem\n195 nvidia\n234 nvidia-caps-imex-channels\n");
+    const auto module = tree.platform()->kernel_module();
+    REQUIRE(module);
+    CHECK(module->version == "580.159.04");
+    CHECK(module->imex_channel_count == 2048U);
+    CHECK(module->imex_channel_major == 234U);
 }
 
-TEST_CASE("A device that NVML doesn't know has no fabric info", "[platform][nvml]") {
-    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
-    fresh_nvml(FABRICMEM_FAKE_NVML);
-    const Tree tree;
-    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
-    CHECK(!platform->fabric_info("0000:1c:00.0"));
-    CHECK(!platform->fabric_info(""));
-    CHECK(!platform->fabric_info(std::string(100000, '0')));
-    CHECK(platform->fabric_info(std::string_view("0000:1b:00.0 and more").substr(0, 12)));
+TEST_CASE("What one file of the kernel module's does not tell, the others do", "[platform]") {
+    const Tree version;
+    version.write("/proc/driver/nvidia/version", kVersion);
+    REQUIRE(version.platform()->kernel_module());
+    CHECK(version.platform()->kernel_module()->version == "580.159.04");
+    CHECK(!version.platform()->kernel_module()->imex_channel_count);
+    CHECK(!version.platform()->kernel_module()->imex_channel_major);
+    const Tree params;
+    params.write("/proc/driver/nvidia/params", "ImexChannelCount: 0\n");
+    REQUIRE(params.platform()->kernel_module());
+    CHECK(params.platform()->kernel_module()->version.empty());
+    CHECK(params.platform()->kernel_module()->imex_channel_count == 0U);
+    const Tree devices;
+    devices.write("/proc/devices", "509 nvidia-caps-imex-channels\n");
+    REQUIRE(devices.platform()->kernel_module());
+    CHECK(devices.platform()->kernel_module()->imex_channel_major == 509U);
 }
 
-TEST_CASE("Without a usable NVML there is no fabric info", "[platform][nvml]") {
+TEST_CASE("Every kernel module's version is found among its words", "[platform]") {
     const Tree tree;
-    CHECK(!tree.platform(kNoNvml)->fabric_info(kBus));
-    CHECK(!tree.platform("libm.so.6")->fabric_info(kBus));
-    if (kNvml.empty()) return;
-    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
-    fake.control.init_result = 9;  // NVML_ERROR_DRIVER_NOT_LOADED
-    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
-    CHECK(!platform->fabric_info(kBus));
-    CHECK(!platform->fabric_info(kBus));
-    CHECK(fake.inits == 1);
-    CHECK(fake.calls == 0);
-}
-
-TEST_CASE("NVML is initialized once, by whichever thread comes first, and never shut down", "[platform][nvml]") {
-    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
-    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
-    fake.control.init_result = 9;  // so that the threads meet in the initialization alone
-    {
-        const Tree tree;
-        const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
-        std::vector<std::thread> threads;
-        for (int i = 0; i < 4; ++i) threads.emplace_back([&] { (void)platform->fabric_info(kBus); });
-        for (std::thread& thread : threads) thread.join();
-        CHECK(fake.inits == 1);
+    tree.write("/proc/driver/nvidia/params", kParams);
+    for (const std::string_view words :
+         {"NVIDIA UNIX x86_64 Kernel Module  580.159.04  Release Build  (dvs-builder@U22-I3-B06-01-2)",
+          "NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build",
+          "NVIDIA UNIX aarch64 Kernel Module 580.159.04",
+          "NVIDIA UNIX Open Kernel Module for aarch64  580.159.04  Wed Aug 17 22:24:07 PDT 2016", "580.159.04"}) {
+        CAPTURE(words);
+        CHECK(module_version(tree, "NVRM version: " + std::string(words) + "\nGCC version:  gcc version 12.2.0\n") ==
+              "580.159.04");
     }
-    CHECK(fake.shutdowns == 0);
+    CHECK(module_version(tree, "NVRM version: NVIDIA UNIX x86 Kernel Module  169.12  Thu Feb 14 17:53:07 PST 2008\n") ==
+          "169.12");
 }
 
-TEST_CASE("A forked child does not touch the parent's NVML", "[platform][nvml]") {
-    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
-    FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
+TEST_CASE("A version file that is cut short or nonsense tells no version", "[platform]") {
     const Tree tree;
-    const auto platform = tree.platform(FABRICMEM_FAKE_NVML);
-    const auto unused = tree.platform(FABRICMEM_FAKE_NVML);
-    REQUIRE(platform->fabric_info(kBus));
-    const int answer = in_child([&] {
-        const int before = fake.calls;
-        if (platform->fabric_info(kBus)) return 1;
-        if (fake.calls != before || fake.inits != 1) return 2;
-        return unused->fabric_info(kBus) ? 0 : 3;  // the parent never asked this one: it is the child's own
-    });
-    CHECK(answer == 0);
-    CHECK(platform->fabric_info(kBus));
+    tree.write("/proc/driver/nvidia/params", kParams);
+    const std::size_t end = kVersion.find("580.159.04") + std::string_view("580.159.04").size();
+    for (std::size_t bytes = 0; bytes <= end; ++bytes) {
+        CAPTURE(bytes);
+        CHECK(module_version(tree, kVersion.substr(0, bytes)).empty());
+    }
+    CHECK(module_version(tree, kVersion.substr(0, end + 1)) == "580.159.04");
+    for (const std::string& text : {std::string("\n"), std::string("NVIDIA UNIX 580.159.04 Release Build\n"),
+                                    std::string("NVRM version: NVIDIA UNIX\nGCC version:  gcc version 12.2.0\n"),
+                                    std::string("NVRM version: 580 .159 580. 580..04 580.159x a.b -580.1 +1.2\n"),
+                                    std::string("NVRM version: ") + std::string(40, '1') + ".2\n",
+                                    std::string("NVRM version: 580.159\0.04\n", 26), std::string(1 << 20, '5')}) {
+        CAPTURE(text.substr(0, 60));
+        CHECK(module_version(tree, text).empty());
+    }
+    std::filesystem::remove(tree.path("/proc/driver/nvidia/version"));
+    tree.folder("/proc/driver/nvidia/version");
+    CHECK(tree.platform()->kernel_module().value().version.empty());
+}
+
+TEST_CASE("A channel count that is cut short or nonsense is not known", "[platform]") {
+    const Tree tree;
+    tree.write("/proc/driver/nvidia/version", kVersion);
+    const auto count_in = [&](std::string_view text) {
+        tree.write("/proc/driver/nvidia/params", text);
+        return tree.platform()->kernel_module().value().imex_channel_count;
+    };
+    const std::size_t end = kParams.find("2048") + 4;
+    for (std::size_t bytes = 0; bytes <= end; ++bytes) {
+        CAPTURE(bytes);
+        CHECK(!count_in(kParams.substr(0, bytes)));
+    }
+    CHECK(count_in(kParams.substr(0, end + 1)) == 2048U);
+    CHECK(count_in("ImexChannelCount: 4294967295\n") == 4294967295U);
+    for (const std::string_view text :
+         {"", "\n\n", "ImexChannelCount:\n", "ImexChannelCount: \n", "ImexChannelCount: -1\n",
+          "ImexChannelCount: 20x\n", "ImexChannelCount: 4294967296\n", "ImexChannelCount: 0x10\n",
+          "ImexChannelCount 2048\n", "XImexChannelCount: 1\n", "ImexChannelCounts: 1\n",
+          "RmMsg: \"ImexChannelCount: 2\"\n"}) {
+        CAPTURE(text);
+        CHECK(!count_in(text));
+    }
 }

@@ -33,6 +33,42 @@ struct FabricInfo {
     std::optional<std::uint32_t> health_mask{};  ///< v2 and later of NVML's struct
 };
 
+/// NVML's health mask in words, by its fields from bit 0 on: "degraded bandwidth, route unhealthy"; "healthy" for one
+/// without a fault. The mask is no bitmap of faults: 0xaa is healthy. A configuration that this version does not know
+/// is "incorrect configuration (9)".
+[[nodiscard]] FABRICMEM_API std::string describe_fabric_health(std::uint32_t health_mask);
+/// Whether the mask names no fault. Fields that say "not supported", and bits that this version does not know, are
+/// none.
+[[nodiscard]] FABRICMEM_API bool is_healthy_fabric(std::uint32_t health_mask) noexcept;
+
+/// The kernel's nvidia module, open or closed, as /proc tells it.
+struct KernelModule {
+    std::string version{};  ///< "580.159.04"; empty: not known
+    /// From /proc/driver/nvidia/params: channels from this number on are refused; 0: there is no fabric memory.
+    std::optional<std::uint32_t> imex_channel_count{};
+    /// Of the channel nodes, in /proc/devices; it changes from node to node and boot to boot. The module has none where
+    /// its channel count is 0.
+    std::optional<unsigned int> imex_channel_major{};
+};
+
+/// A GPU as NVML lists it, whatever CUDA_VISIBLE_DEVICES says.
+struct NvmlDevice {
+    std::string pci_bus_id{};  ///< as cuDeviceGetPCIBusId writes it: "0000:1b:00.0"
+    std::string name{};        ///< "NVIDIA H100 80GB HBM3", in printable ASCII; empty: not known
+    Id128 uuid{};              ///< as cuDeviceGetUuid tells it; zero: not known
+    std::optional<FabricInfo> fabric{};
+    /// Field 230, nvmlDeviceGpuRecoveryAction_t: 0 none, 1 reset the GPU, 2 reboot the node, 3 drain P2P, 4 drain and
+    /// reset. From NVML 595 on 5 is: recover the IMEX domain, whose daemon died with memory exported; from 615 on 6:
+    /// reset by the bus, 7: reboot the system. Older NVMLs may mean a reset by the bus by 5.
+    std::optional<std::uint32_t> recovery_action{};
+};
+
+/// What NVML knows of the machine.
+struct NvmlFacts {
+    std::string driver_version{};       ///< "580.159.04", in printable ASCII; empty: not known
+    std::vector<NvmlDevice> devices{};  ///< in NVML's order, which is no ordinal of CUDA's
+};
+
 enum class ProcessState : std::uint8_t { alive, gone, unknown };
 
 /// One node as this process sees it. Every function answers "not known" (nullopt, unknown, an empty list) rather than
@@ -64,6 +100,12 @@ public:
     /// without NVML, where NVML doesn't know it, and in a child that was forked after NVML was loaded. The first call
     /// loads NVML, which starts it for this process: slow beside all others.
     [[nodiscard]] virtual std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
+    /// nullopt where the module is not loaded, or /proc does not show it. What of it is missing, cut short or nonsense
+    /// is not known.
+    [[nodiscard]] virtual std::optional<KernelModule> kernel_module() const;
+    /// nullopt without NVML, as for fabric_info(). Devices that NVML lists and can't tell the place of are left out;
+    /// all else that one of its calls does not answer is not known. Costs some calls a device.
+    [[nodiscard]] virtual std::optional<NvmlFacts> nvml() const;
 };
 
 /// The machine that this process runs on: /proc, /dev, /etc and, where libnvidia-ml.so.1 can be loaded, NVML. `root` is

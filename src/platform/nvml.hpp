@@ -28,6 +28,9 @@ public:
     /// nullopt where NVML is absent, doesn't know the device, says what this library doesn't understand, or was loaded
     /// by the process that this one was forked from: its descriptors and locks are the parent's.
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
+    /// nullopt where NVML is absent or the parent's. What one of its calls does not answer is not known, and a device
+    /// whose place it does not tell is left out; so are all where it counts more than a machine can have.
+    [[nodiscard]] std::optional<NvmlFacts> facts() const;
 
 private:
     struct Calls;

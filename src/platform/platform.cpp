@@ -14,5 +14,7 @@ std::optional<std::uint64_t> Platform::process_start() const { return std::nullo
 ProcessState Platform::process_state(std::uint32_t, std::uint64_t) const { return ProcessState::unknown; }
 std::vector<ImexChannel> Platform::imex_channels() const { return {}; }
 std::optional<FabricInfo> Platform::fabric_info(std::string_view) const { return std::nullopt; }
+std::optional<KernelModule> Platform::kernel_module() const { return std::nullopt; }
+std::optional<NvmlFacts> Platform::nvml() const { return std::nullopt; }
 
 }  // namespace fabricmem

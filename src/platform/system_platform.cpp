@@ -4,9 +4,7 @@
 #include "platform/system_platform.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstddef>
 #include <limits>
@@ -22,6 +20,7 @@
 
 #include "platform/fork_epoch.hpp"
 #include "platform/nvml.hpp"
+#include "platform/proc_text.hpp"
 
 namespace fabricmem {
 namespace {
@@ -63,87 +62,7 @@ FileText read_file(const std::string& path, std::size_t limit) {
     return result;
 }
 
-/// A decimal number that is the whole of `text`.
-template <typename Number>
-std::optional<Number> parse_number(std::string_view text) {
-    Number number{};
-    const char* const end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, number);
-    if (error != std::errc{} || stop != end) return std::nullopt;
-    return number;
-}
-
-/// 32 hexadecimal digits, or a UUID of 8-4-4-4-12, and at most a line end after it. All zeros name nothing.
-std::optional<Id128> parse_id(std::string_view text) {
-    if (!text.empty() && text.back() == '\n') text.remove_suffix(1);
-    const bool dashes = text.size() == 36;
-    if (!dashes && text.size() != 32) return std::nullopt;
-    Id128 id;
-    for (std::uint8_t& byte : id.bytes) {
-        const auto index = static_cast<std::size_t>(&byte - id.bytes.data());
-        if (dashes && (index == 4 || index == 6 || index == 8 || index == 10)) {
-            if (text.front() != '-') return std::nullopt;
-            text.remove_prefix(1);
-        }
-        const auto [stop, error] = std::from_chars(text.data(), text.data() + 2, byte, 16);
-        if (error != std::errc{} || stop != text.data() + 2) return std::nullopt;
-        text.remove_prefix(2);
-    }
-    if (id.is_zero()) return std::nullopt;
-    return id;
-}
-
-std::optional<Id128> read_id(const std::string& path) { return parse_id(read_file(path, 64).text); }
-
-/// What is read of /proc/PID/stat.
-struct ProcessStat {
-    char state = 0;
-    std::uint64_t threads = 0;
-    std::uint64_t start = 0;
-};
-
-std::optional<ProcessStat> parse_stat(std::string_view text) {
-    // "PID (NAME) STATE ...": the name is the process's own choice and may hold spaces, parentheses and line ends.
-    const std::size_t name_end = text.rfind(')');
-    if (name_end == std::string_view::npos || text.substr(name_end).size() < 2) return std::nullopt;
-    text.remove_prefix(name_end + 2);
-    constexpr std::size_t kState = 3;  // fields are counted from 1, as proc(5) does
-    constexpr std::size_t kThreads = 20;
-    constexpr std::size_t kStart = 22;
-    std::array<std::string_view, kStart + 1> fields{};
-    for (std::size_t field = kState; field <= kStart; ++field) {
-        const std::size_t end = text.find(' ');
-        if (end == std::string_view::npos) return std::nullopt;  // more fields follow: the file is cut short
-        fields[field] = text.substr(0, end);
-        text.remove_prefix(end + 1);
-    }
-    const auto threads = parse_number<std::uint64_t>(fields[kThreads]);
-    const auto start = parse_number<std::uint64_t>(fields[kStart]);
-    if (fields[kState].size() != 1 || !threads || !start) return std::nullopt;
-    return ProcessStat{.state = fields[kState].front(), .threads = *threads, .start = *start};
-}
-
-/// The number of the file "channelN"; nullopt for any other name.
-std::optional<int> channel_number(std::string_view name) {
-    constexpr std::string_view kPrefix = "channel";
-    if (name.substr(0, kPrefix.size()) != kPrefix) return std::nullopt;
-    name.remove_prefix(kPrefix.size());
-    if (name.empty() || name.front() == '-' || (name.front() == '0' && name.size() > 1)) return std::nullopt;
-    return parse_number<int>(name);
-}
-
-/// The major number in a line "NNN nvidia-caps-imex-channels" of /proc/devices.
-std::optional<unsigned int> channel_major(std::string_view devices) {
-    while (!devices.empty()) {
-        std::string_view line = devices.substr(0, devices.find('\n'));
-        devices.remove_prefix(std::min(line.size() + 1, devices.size()));
-        line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
-        const std::size_t space = line.find(' ');
-        if (space == std::string_view::npos || line.substr(space + 1) != "nvidia-caps-imex-channels") continue;
-        return parse_number<unsigned int>(line.substr(0, space));
-    }
-    return std::nullopt;
-}
+std::optional<Id128> read_id(const std::string& path) { return detail::parse_id(read_file(path, 64).text); }
 
 ImexChannel look_at_channel(int directory, const char* name, int number, std::optional<unsigned int> major) {
     ImexChannel channel{.number = number};
@@ -155,6 +74,8 @@ ImexChannel look_at_channel(int directory, const char* name, int number, std::op
     if (opened.get() < 0) channel.open_errno = errno;
     return channel;
 }
+
+constexpr std::size_t kProcLimit = 65536;  // of files that list devices or parameters
 
 class SystemPlatform final : public Platform {
 public:
@@ -177,8 +98,13 @@ public:
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const override {
         return nvml_.fabric_info(pci_bus_id);
     }
+    [[nodiscard]] std::optional<KernelModule> kernel_module() const override;
+    [[nodiscard]] std::optional<NvmlFacts> nvml() const override { return nvml_.facts(); }
 
 private:
+    [[nodiscard]] std::optional<unsigned int> channel_major() const {
+        return detail::parse_channel_major(read_file(root_ + "/proc/devices", kProcLimit).text);
+    }
     [[nodiscard]] std::optional<Id128> read_host_id() const;
     [[nodiscard]] std::optional<std::uint64_t> read_pid_namespace() const;
     [[nodiscard]] std::optional<std::uint64_t> read_process_start() const;
@@ -208,7 +134,7 @@ std::optional<std::uint64_t> SystemPlatform::read_pid_namespace() const {
 }
 
 std::optional<std::uint64_t> SystemPlatform::read_process_start() const {
-    const auto stat = parse_stat(read_stat("self").text);
+    const auto stat = detail::parse_stat(read_stat("self").text);
     if (!stat) return std::nullopt;
     return stat->start;
 }
@@ -229,7 +155,7 @@ ProcessState SystemPlatform::process_state(std::uint32_t process_id, std::uint64
         const bool exists = ::kill(static_cast<pid_t>(process_id), 0) == 0 || errno != ESRCH;
         return exists ? ProcessState::unknown : ProcessState::gone;
     }
-    const auto stat = parse_stat(file.text);
+    const auto stat = detail::parse_stat(file.text);
     if (!stat) return ProcessState::unknown;
     if (stat->start != process_start) return ProcessState::gone;
     // A process whose first thread has ended shows Z while its other threads run on.
@@ -244,15 +170,24 @@ std::vector<ImexChannel> SystemPlatform::imex_channels() const {
     std::vector<ImexChannel> channels;
     const std::unique_ptr<DIR, CloseDirectory> directory(::opendir((root_ + "/dev/nvidia-caps-imex-channels").c_str()));
     if (directory == nullptr) return channels;
-    constexpr std::size_t kLimit = 65536;
-    const auto major = channel_major(read_file(root_ + "/proc/devices", kLimit).text);
+    const auto major = channel_major();
     while (const dirent* const entry = ::readdir(directory.get())) {
-        if (const auto number = channel_number(entry->d_name))
+        if (const auto number = detail::parse_channel_name(entry->d_name))
             channels.push_back(look_at_channel(::dirfd(directory.get()), entry->d_name, *number, major));
     }
     std::sort(channels.begin(), channels.end(),
               [](const ImexChannel& a, const ImexChannel& b) { return a.number < b.number; });
     return channels;
+}
+
+std::optional<KernelModule> SystemPlatform::kernel_module() const {
+    const std::string folder = root_ + "/proc/driver/nvidia/";
+    KernelModule module{.version = detail::parse_module_version(read_file(folder + "version", kProcLimit).text),
+                        .imex_channel_count = detail::parse_module_parameter(
+                            read_file(folder + "params", kProcLimit).text, "ImexChannelCount"),
+                        .imex_channel_major = channel_major()};
+    if (module.version.empty() && !module.imex_channel_count && !module.imex_channel_major) return std::nullopt;
+    return module;
 }
 
 }  // namespace

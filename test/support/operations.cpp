@@ -533,6 +533,8 @@ const std::vector<Untried>& untried_functions() {
         {"make_store(std::string_view url)", "keeps bytes, and knows no driver"},
         {"to_string(PeerStage stage)", "of a value"},
         {"to_string(PathState state)", "of a value"},
+        {"describe_fabric_health(std::uint32_t health_mask)", "of a value"},
+        {"is_healthy_fabric(std::uint32_t health_mask)", "of a value"},
         {"set_log_sink(LogSink sink)", "the log knows no driver"},
         {"set_log_level(LogLevel level)", "the log knows no driver"},
         {"library_version()", "a number"},
