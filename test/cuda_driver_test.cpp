@@ -201,7 +201,7 @@ TEST_CASE("A driver of before CUDA 12.0 is too old, and the error says its versi
     CHECK(error.kind() == ErrorKind::unsupported);
     CHECK(has(error.what(), "too old"));
     CHECK(has(error.what(), "CUDA 11.8"));
-    CHECK(has(error.details().cure, "newer NVIDIA driver"));
+    CHECK(has(error.details().cure, "install a driver of CUDA 12.0 or later"));
 }
 
 TEST_CASE("All functions that a driver lacks are named, and its version", "[driver]") {
@@ -214,7 +214,7 @@ TEST_CASE("All functions that a driver lacks are named, and its version", "[driv
     CHECK(error.kind() == ErrorKind::unsupported);
     CHECK(has(error.what(), "lacks cuMemRetainAllocationHandle, cuStreamWriteValue32, cuGraphDestroy"));
     CHECK(has(error.what(), "CUDA 12.5"));
-    CHECK(has(error.details().cure, "newer NVIDIA driver"));
+    CHECK(has(error.details().cure, "install a driver of CUDA 12.0 or later"));
     CHECK(fake.calls == 0);  // nothing is called before everything is there
 }
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The table of causes, row by row: what failed where, and what the error says of it.
 #include <atomic>
+#include <cerrno>
+#include <optional>
 #include <vector>
 
+#include <fabricmem/checks.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
 
@@ -21,7 +24,8 @@ class Node : public Platform {
 public:
     [[nodiscard]] std::optional<Id128> host_id() const override { return host; }
     [[nodiscard]] std::optional<Id128> boot_id() const override { return boot; }
-    [[nodiscard]] std::vector<ImexChannel> imex_channels() const override { return {{}}; }
+    [[nodiscard]] std::vector<ImexChannel> imex_channels() const override { return channels; }
+    [[nodiscard]] std::optional<KernelModule> kernel_module() const override { return module; }
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view) const override {
         ++asked;
         FabricInfo info;
@@ -32,6 +36,8 @@ public:
 
     Id128 host{{1}};
     Id128 boot{{2}};
+    std::vector<ImexChannel> channels{{}};
+    KernelModule module{};
     FabricInfo::State state = FabricInfo::State::completed;
     mutable std::atomic<int> asked{0};
 };
@@ -73,6 +79,7 @@ struct Row {
     Action action;
     ErrorKind kind;
     const char* cause;
+    const char* check = "";
 };
 
 void check_whole(const Error& error, const Row& row) {
@@ -81,40 +88,46 @@ void check_whole(const Error& error, const Row& row) {
     CHECK(error.code() == row.result);
     CHECK(contains(error.details().cause, row.cause));
     CHECK_FALSE(error.details().cure.empty());
+    CHECK(error.details().check == row.check);
+    CHECK((error.details().check.empty() || find_check(error.details().check) != nullptr));
 }
 
 }  // namespace
 
 TEST_CASE("What fails while a buffer is made or closed has its cause and a cure", "[buffer][fault]") {
     const std::vector<Row> rows{
-        {"mem_address_reserve", 1, make, ErrorKind::driver, "an alignment below its granularity"},
-        {"mem_address_reserve", 2, make, ErrorKind::out_of_memory, "no free range of 2097152 bytes of addresses"},
-        {"mem_create", 1, make, ErrorKind::bad_argument, "an unaligned size"},
-        {"mem_create", 1, make_on_host, ErrorKind::bad_argument, "there is no host NUMA node 0"},
-        {"mem_create", 2, make, ErrorKind::out_of_memory, "no more to give"},
+        {"mem_address_reserve", 1, make, ErrorKind::driver, "an alignment below its granularity", "FM-MEMORY-006"},
+        {"mem_address_reserve", 2, make, ErrorKind::out_of_memory, "no free range of 2097152 bytes of addresses",
+         "FM-MEMORY-006"},
+        {"mem_create", 1, make, ErrorKind::bad_argument, "an unaligned size", "FM-MEMORY-002"},
+        {"mem_create", 1, make_on_host, ErrorKind::bad_argument, "there is no host NUMA node 0", "FM-MEMORY-002"},
+        {"mem_create", 2, make, ErrorKind::out_of_memory, "no more to give", "FM-MEMORY-003"},
         {"mem_create", 3, make, ErrorKind::driver, "cuInit was not called"},
         {"mem_create", 4, make, ErrorKind::closed, "the process is exiting"},
-        {"mem_create", 100, make, ErrorKind::unsupported, "CUDA_VISIBLE_DEVICES hides all"},
-        {"mem_create", 101, make, ErrorKind::bad_argument, "no such device"},
-        {"mem_create", 220, make, ErrorKind::driver, "NVLink peer is gone"},
-        {"mem_create", 226, make, ErrorKind::driver, "NVLink peer is gone"},
-        {"mem_create", 801, make, ErrorKind::unsupported, "ImexChannelCount is 0"},
-        {"mem_create", 802, make, ErrorKind::system, "Fabric Manager"},
-        {"mem_create", 300, make, ErrorKind::driver, "no more than its code"},
+        {"mem_create", 100, make, ErrorKind::unsupported, "CUDA_VISIBLE_DEVICES hides all", "FM-DRIVER-003"},
+        {"mem_create", 101, make, ErrorKind::bad_argument, "no such device", "FM-MEMORY-002"},
+        {"mem_create", 220, make, ErrorKind::driver, "NVLink peer is gone", "FM-FABRIC-009"},
+        {"mem_create", 226, make, ErrorKind::driver, "NVLink peer is gone", "FM-FABRIC-009"},
+        {"mem_create", 801, make, ErrorKind::unsupported, "ImexChannelCount is 0", "FM-CHANNEL-006"},
+        {"mem_create", 802, make, ErrorKind::system, "Fabric Manager", "FM-IMEX-002"},
+        {"mem_create", 300, make, ErrorKind::driver, "no more than its code", "FM-MEMORY-001"},
         {"mem_map", 1, make, ErrorKind::driver, "does not take one of the call's arguments"},
         {"mem_map", 801, make, ErrorKind::unsupported, "does not do it"},
         {"mem_map", 800, make, ErrorKind::not_permitted, "may not do it"},
-        {"mem_set_access", 1, make_for_one, ErrorKind::driver, "no such access to this memory"},
-        {"mem_set_access", 101, make_for_one, ErrorKind::bad_argument, "access list names a device that this process"},
-        {"mem_set_access", 217, make_for_one, ErrorKind::unsupported, "no P2P access"},
-        {"mem_set_access", 801, make_for_one, ErrorKind::unsupported, "none of those asked for can access"},
-        {"mem_export_to_shareable_handle", 1, make, ErrorKind::unsupported, "not created for fabric handles"},
+        {"mem_set_access", 1, make_for_one, ErrorKind::driver, "no such access to this memory", "FM-MEMORY-008"},
+        {"mem_set_access", 101, make_for_one, ErrorKind::bad_argument, "access list names a device that this process",
+         "FM-MEMORY-008"},
+        {"mem_set_access", 217, make_for_one, ErrorKind::unsupported, "no P2P access", "FM-MEMORY-008"},
+        {"mem_set_access", 801, make_for_one, ErrorKind::unsupported, "none of those asked for can access",
+         "FM-MEMORY-008"},
+        {"mem_export_to_shareable_handle", 1, make, ErrorKind::unsupported, "not created for fabric handles",
+         "FM-FABRIC-002"},
         {"memset_d8_async", 201, make_zeroed, ErrorKind::driver, "no CUDA context is current"},
-        {"stream_query", 700, make_zeroed, ErrorKind::driver, "the context is lost"},
-        {"stream_query", 719, make_zeroed, ErrorKind::driver, "the context is lost"},
-        {"mem_unmap", 1, make, ErrorKind::driver, "somebody else has unmapped"},
-        {"mem_release", 1, make, ErrorKind::driver, "somebody else has unmapped, released"},
-        {"mem_address_free", 1, make, ErrorKind::driver, "mapped something there"},
+        {"stream_query", 700, make_zeroed, ErrorKind::driver, "the context is lost", "FM-DRIVER-010"},
+        {"stream_query", 719, make_zeroed, ErrorKind::driver, "the context is lost", "FM-DRIVER-010"},
+        {"mem_unmap", 1, make, ErrorKind::driver, "somebody else has unmapped", "FM-MEMORY-010"},
+        {"mem_release", 1, make, ErrorKind::driver, "somebody else has unmapped, released", "FM-MEMORY-010"},
+        {"mem_address_free", 1, make, ErrorKind::driver, "mapped something there", "FM-MEMORY-010"},
     };
     const QuietLog quiet;
     for (const Row& row : rows) {
@@ -135,12 +148,45 @@ TEST_CASE("A code that the library has no name for is told by its number", "[buf
     CHECK(contains(error->what(), "an unlisted CUresult (300)"));
 }
 
+TEST_CASE("The driver's number of channels tells why it has no fabric memory", "[buffer][fault]") {
+    struct Count {
+        std::optional<std::uint32_t> channels;
+        const char* cause;
+        const char* check;
+    };
+    const auto driver = std::make_shared<Failing>(make_emulated_driver(), "mem_create", CUDA_ERROR_NOT_SUPPORTED);
+    for (const Count& count : {Count{std::nullopt, "likely ImexChannelCount is 0", "FM-CHANNEL-006"},
+                               Count{0, "ImexChannelCount is 0 (/proc", "FM-CHANNEL-006"},
+                               Count{2048, "ImexChannelCount is 2048, so it is not that", "FM-FABRIC-001"}}) {
+        driver->node.module.imex_channel_count = count.channels;
+        const auto error = error_of([&] { make(driver); });
+        REQUIRE(error.has_value());
+        check_whole(*error, {"", 801, nullptr, ErrorKind::unsupported, count.cause, count.check});
+    }
+}
+
+TEST_CASE("A channel beyond the driver's number of them is told with both numbers", "[buffer][fault]") {
+    const auto driver = std::make_shared<Failing>(make_emulated_driver(), "mem_create", CUDA_ERROR_NOT_PERMITTED);
+    driver->node.channels = {{.number = 2048, .open_errno = ENXIO}};
+    driver->node.module.imex_channel_count = 2048;
+    auto error = error_of([&] { make(driver); });
+    REQUIRE(error.has_value());
+    check_whole(*error,
+                {"", 800, nullptr, ErrorKind::not_permitted, "ImexChannelCount, which is 2048", "FM-CHANNEL-005"});
+    driver->node.channels.clear();
+    driver->node.module.imex_channel_count = 0;
+    error = error_of([&] { make(driver); });
+    REQUIRE(error.has_value());
+    check_whole(*error, {"", 800, nullptr, ErrorKind::not_permitted, "no IMEX channels", "FM-CHANNEL-006"});
+}
+
 TEST_CASE("A GPU that is still joining the fabric is named where creating fails", "[buffer][fault]") {
     const auto driver = std::make_shared<Failing>(make_emulated_driver(), "mem_create", CUDA_ERROR_UNKNOWN);
     driver->node.state = FabricInfo::State::in_progress;
     auto error = error_of([&] { make(driver); });
     REQUIRE(error.has_value());
-    check_whole(*error, {"", 999, nullptr, ErrorKind::system, "has not finished joining the NVLink fabric"});
+    check_whole(*error,
+                {"", 999, nullptr, ErrorKind::system, "has not finished joining the NVLink fabric", "FM-FABRIC-003"});
     driver->node.state = FabricInfo::State::completed;
     error = error_of([&] { make(driver); });
     REQUIRE(error.has_value());
@@ -149,18 +195,23 @@ TEST_CASE("A GPU that is still joining the fabric is named where creating fails"
 
 TEST_CASE("What fails while memory is imported has its cause and a cure", "[buffer][fault]") {
     const std::vector<Row> rows{
-        {"mem_address_reserve", 2, nullptr, ErrorKind::out_of_memory, "or the blob's size is not the allocation's"},
-        {"mem_import_from_shareable_handle", 1, nullptr, ErrorKind::bad_blob, "no fabric handle, or were damaged"},
-        {"mem_import_from_shareable_handle", 2, nullptr, ErrorKind::out_of_memory, "no more to give"},
-        {"mem_import_from_shareable_handle", 101, nullptr, ErrorKind::unsupported, "does not see the exporter's GPU"},
-        {"mem_import_from_shareable_handle", 400, nullptr, ErrorKind::foreign_domain, "likely another IMEX domain"},
-        {"mem_import_from_shareable_handle", 600, nullptr, ErrorKind::system, "the IMEX daemon of this node"},
+        {"mem_address_reserve", 2, nullptr, ErrorKind::out_of_memory, "or the blob's size is not the allocation's",
+         "FM-MEMORY-006"},
+        {"mem_import_from_shareable_handle", 1, nullptr, ErrorKind::bad_blob, "no fabric handle, or were damaged",
+         "FM-PEER-005"},
+        {"mem_import_from_shareable_handle", 2, nullptr, ErrorKind::out_of_memory, "no more to give", "FM-MEMORY-003"},
+        {"mem_import_from_shareable_handle", 101, nullptr, ErrorKind::unsupported, "does not see the exporter's GPU",
+         "FM-PEER-004"},
+        {"mem_import_from_shareable_handle", 400, nullptr, ErrorKind::foreign_domain, "likely another IMEX domain",
+         "FM-PEER-003"},
+        {"mem_import_from_shareable_handle", 600, nullptr, ErrorKind::system, "the IMEX daemon of this node",
+         "FM-IMEX-001"},
         {"mem_import_from_shareable_handle", 800, nullptr, ErrorKind::not_permitted,
-         "another IMEX channel than this process (0)"},
+         "another IMEX channel than this process (0)", "FM-CHANNEL-007"},
         {"mem_import_from_shareable_handle", 999, nullptr, ErrorKind::driver, "no more than its code"},
-        {"mem_map", 801, nullptr, ErrorKind::bad_blob, "does not have 2097152 bytes"},
-        {"mem_set_access", 1, nullptr, ErrorKind::foreign_domain, "in two IMEX domains on one clique"},
-        {"mem_unmap", 1, nullptr, ErrorKind::driver, "somebody else has unmapped"},
+        {"mem_map", 801, nullptr, ErrorKind::bad_blob, "does not have 2097152 bytes", "FM-PEER-005"},
+        {"mem_set_access", 1, nullptr, ErrorKind::foreign_domain, "in two IMEX domains on one clique", "FM-PEER-003"},
+        {"mem_unmap", 1, nullptr, ErrorKind::driver, "somebody else has unmapped", "FM-MEMORY-010"},
     };
     const auto emulated = make_emulated_driver();
     const FabricBuffer own(emulated, 1);

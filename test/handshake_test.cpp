@@ -186,6 +186,8 @@ TEST_CASE("A rank that never comes is named at the deadline, and the others meet
     REQUIRE(report.peers[1].error.has_value());
     CHECK(report.peers[1].error->kind() == ErrorKind::timed_out);
     CHECK(contains(report.peers[1].error->what(), "rank 1: nothing was heard of it by the deadline"));
+    CHECK(report.peers[1].error->details().check == "FM-PEER-007");
+    CHECK(report.peers[1].side == Side::there);
     CHECK(report.peers[1].in_no_hello >= std::chrono::milliseconds(20));
 }
 
@@ -202,6 +204,8 @@ TEST_CASE("A rank of another clique is a foreign domain on both sides", "[handsh
         REQUIRE(peer.error.has_value());
         CHECK(peer.error->kind() == ErrorKind::foreign_domain);
         CHECK(contains(peer.error->what(), "clique 99"));
+        CHECK(peer.error->details().check == "FM-PEER-002");
+        CHECK(peer.side == Side::between);
     }
 }
 
@@ -221,9 +225,17 @@ TEST_CASE("A rank without an IMEX channel tells the others why it can't be reach
     CHECK(peer.error->kind() == ErrorKind::unsupported);
     CHECK(contains(peer.error->what(), "rank 2 has no device memory"));
     CHECK(contains(peer.error->what(), "cuMemCreate"));
+    CHECK(contains(peer.error->what(), "(its check FM-CHANNEL-001)"));
+    CHECK(peer.error->details().check == "FM-PEER-006");
+    CHECK(peer.side == Side::there);
+    CHECK(meeting[0].peer(1).side == Side::none);
     const PeerReport self = meeting[2].peer(2);
     REQUIRE(self.error.has_value());
     CHECK(contains(self.error->what(), "IMEX channel"));
+    CHECK(self.error->details().check == "FM-CHANNEL-001");
+    CHECK(self.side == Side::here);
+    // Those whom it can't reach for want of a channel are not to blame.
+    CHECK(meeting[2].peer(0).side == Side::here);
     CHECK(contains(meeting[2].report().describe(), "rank 2, self: "));
 }
 

@@ -261,15 +261,28 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
         std::vector<ImexChannel> channels;
         const char* cause;
         const char* cure;
+        const char* check;
     };
     const std::vector<Row> rows{
-        {{}, "no IMEX channel node", "mknod"},
-        {{{.number = 0, .open_errno = EACCES}}, "mode or owner", "chmod 0666 /dev/nvidia-caps-imex-channels/channel0"},
-        {{{.number = 2, .open_errno = EPERM}}, "device cgroup", "--device"},
-        {{{.number = 4095, .open_errno = ENXIO}}, "ImexChannelCount", "below ImexChannelCount"},
-        {{{.number = 0, .open_errno = 0, .major_matches = false}}, "major number", "remove the node"},
-        {{{.number = 3, .open_errno = 0}}, "although IMEX channel 3 can be opened", "start the process again"},
-        {{{.number = 0, .open_errno = EACCES}, {.number = 7, .open_errno = 0}}, "although IMEX channel 7", "again"},
+        {{}, "no IMEX channel node", "mknod", "FM-CHANNEL-001"},
+        {{{.number = 0, .open_errno = EACCES}},
+         "mode or owner",
+         "chmod 0666 /dev/nvidia-caps-imex-channels/",
+         "FM-CHANNEL-002"},
+        {{{.number = 2, .open_errno = EPERM}}, "device cgroup", "--device", "FM-CHANNEL-003"},
+        {{{.number = 4095, .open_errno = ENXIO}}, "ImexChannelCount", "use a lower channel", "FM-CHANNEL-005"},
+        {{{.number = 0, .open_errno = 0, .major_matches = false}},
+         "major number",
+         "make it again: `rm",
+         "FM-CHANNEL-004"},
+        {{{.number = 3, .open_errno = 0}},
+         "although IMEX channel 3 can be opened",
+         "start the process again",
+         "FM-CHANNEL-008"},
+        {{{.number = 0, .open_errno = EACCES}, {.number = 7, .open_errno = 0}},
+         "although IMEX channel 7",
+         "again",
+         "FM-CHANNEL-008"},
     };
     for (const Row& row : rows) {
         CAPTURE(row.cause);
@@ -280,6 +293,8 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
         CHECK(error->kind() == ErrorKind::not_permitted);
         CHECK(contains(error->details().cause, row.cause));
         CHECK(contains(error->details().cure, row.cure));
+        CHECK(error->details().check == row.check);
+        CHECK(contains(error->what(), std::string(". Check: ") + row.check));
     }
 }
 

@@ -41,6 +41,7 @@ struct ErrorDetails {
     std::string cause{};      ///< the likely cause
     std::string cure{};       ///< what to do about it
     std::string identity{};   ///< for imports: who exported and who imports
+    std::string check{};      ///< the id of the check that failed, as "FM-CHANNEL-001" (checks.hpp)
 };
 
 /// Thrown by everything above the Driver seam, and the only thing thrown there besides std::bad_alloc and what a

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <fabricmem/arena.hpp>
+#include <fabricmem/checks.hpp>
 #include <fabricmem/error.hpp>
 #include <fabricmem/export.hpp>
 #include <fabricmem/fabric_buffer.hpp>
@@ -124,6 +125,7 @@ struct PeerReport {
     std::chrono::microseconds in_proving{0};
     std::uint32_t imports_tried = 0;
     std::optional<Error> error{};  ///< of failed; after a wait() that ended at its deadline, why not connected by then
+    Side side = Side::none;        ///< of error: on which side it has to be mended
 };
 
 struct FABRICMEM_API HandshakeReport {

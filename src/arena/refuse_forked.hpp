@@ -9,7 +9,8 @@ namespace fabricmem::detail {
     throw Error({.kind = ErrorKind::unsupported,
                  .subject = "the arena was made before this process was forked",
                  .cause = "CUDA does not survive fork()",
-                 .cure = "start the child with exec, and make its arena there"});
+                 .cure = "start the child with exec, and make its arena there",
+                 .check = "FM-DRIVER-007"});
 }
 
 }  // namespace fabricmem::detail

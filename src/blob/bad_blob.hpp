@@ -9,7 +9,7 @@
 namespace fabricmem::detail {
 
 [[noreturn, gnu::cold]] inline void refuse_blob(const std::string& why) {
-    throw Error({.kind = ErrorKind::bad_blob, .subject = "bad handle blob: " + why});
+    throw Error({.kind = ErrorKind::bad_blob, .subject = "bad handle blob: " + why, .check = "FM-PEER-005"});
 }
 
 }  // namespace fabricmem::detail

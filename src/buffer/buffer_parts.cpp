@@ -120,7 +120,8 @@ void check_driver(const std::shared_ptr<Driver>& driver) {
                      .code = CUDA_ERROR_NOT_INITIALIZED,
                      .subject = "the driver was made before this process was forked",
                      .cause = "CUDA does not survive fork()",
-                     .cure = "start the child with exec, and make its driver there"});
+                     .cure = "start the child with exec, and make its driver there",
+                     .check = "FM-DRIVER-007"});
     }
 }
 

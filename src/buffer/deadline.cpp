@@ -99,6 +99,7 @@ Error timed_out(const Late& late, const Driver& driver, const HandleBlob& blob) 
         "look at nvidia-imex on both nodes; the call goes on in a thread of its own (stuck_calls() counts it), and "
         "what "
         "comes of it is given back then";
+    details.check = asks_daemon(late.call) ? "FM-IMEX-004" : "FM-DRIVER-008";
     details.identity =
         formatted("Exporter: {}. Importer: {}", describe_exporter(blob), describe_known_importer(driver));
     return Error(std::move(details));

@@ -8,7 +8,9 @@
 
 #include "buffer/buffer_parts.hpp"
 #include "buffer/zero.hpp"
+#include "driver/causes.hpp"
 #include "driver/driver_state.hpp"
+#include "error/cures.hpp"
 #include "error/refuse.hpp"
 #include "error/result_name.hpp"
 #include "log/log.hpp"
@@ -98,11 +100,16 @@ void read_back(BufferParts& parts, const FabricBufferOptions& options, const Cal
         parts.kinds = parts.kinds | HandleKind::posix_fd;
     parts.rdma = rdma != 0;
     if (!parts.kinds.has(HandleKind::fabric)) {
+        const bool says_so = detail::has_fabric_handles(*parts.driver, parts.location);
+        const char* const check = says_so ? "FM-FABRIC-002" : "FM-FABRIC-001";
         throw Error({.kind = ErrorKind::unsupported,
                      .subject = detail::formatted("{} bytes on {} were made without a fabric handle", about.bytes,
                                                   to_string(parts.location)),
-                     .cause = "the device took the request for fabric handles and silently granted none",
-                     .cure = "use another handle kind on this device"});
+                     .cause = detail::formatted("the device took the request for fabric handles and silently granted "
+                                                "none{}",
+                                                says_so ? "" : ": it has none (attribute 128 is 0)"),
+                     .cure = detail::cure_of(check),
+                     .check = check});
     }
     if (options.rdma == Rdma::required && !parts.rdma) {
         throw Error(

@@ -27,7 +27,8 @@ namespace {
                  .bytes = bytes,
                  .subject = to_string(parts.location),
                  .cause = formatted("the GPU did not get to it within {} ms", patience.count()),
-                 .cure = "look for a kernel that never ends"});
+                 .cure = "look for a kernel that never ends",
+                 .check = "FM-MEMORY-011"});
 }
 
 }  // namespace

@@ -15,6 +15,8 @@
 #include <fabricmem/error.hpp>
 
 #include "driver/batch_attributes.hpp"
+#include "driver/init_causes.hpp"
+#include "error/cures.hpp"
 #include "text/text.hpp"
 
 // Every call of the seam: X(its name, libcuda's name without a suffix, the CUDA version in which the entry point that
@@ -109,8 +111,6 @@ struct Calls {
     BatchOf13 batch_of_13 = nullptr;
 };
 
-constexpr std::string_view kNewerDriver = "install a newer NVIDIA driver";
-
 /// libcuda, loaded and not yet initialized.
 class Library {
 public:
@@ -119,7 +119,7 @@ public:
 
     /// Throws Error{unsupported} naming all that it lacks.
     [[nodiscard]] Calls resolve() const;
-    [[nodiscard]] Error error_of_init(CUresult code) const;
+    [[nodiscard]] Error error_of_init(CUresult code, const Platform& platform) const;
 
 private:
     using GetProcAddress = CUresult (*)(const char* symbol, void** function, int version, cuuint64_t flags,
@@ -150,8 +150,8 @@ Library::Library(const std::string& name)
                      .call = "dlopen",
                      .subject = name,
                      .cause = reason == nullptr ? "the loader does not say" : reason,
-                     .cure = "install the NVIDIA driver, which brings libcuda.so.1; in a container: start it with the "
-                             "NVIDIA container runtime (docker run --gpus all)"});
+                     .cure = detail::cure_of("FM-DRIVER-001"),
+                     .check = "FM-DRIVER-001"});
     }
     get_proc_address_ = symbol<GetProcAddress>("cuGetProcAddress_v2");
     void* const known = ::dlsym(handle_, "cuInit");
@@ -162,11 +162,13 @@ Library::Library(const std::string& name)
     if (known == nullptr)
         throw Error({.kind = ErrorKind::unsupported,
                      .subject = detail::formatted("{} is not the CUDA driver: it lacks cuInit", name_),
-                     .cure = "name the NVIDIA driver's libcuda.so.1"});
+                     .cure = "name the NVIDIA driver's libcuda.so.1",
+                     .check = "FM-DRIVER-001"});
     throw Error({.kind = ErrorKind::unsupported,
                  .subject = detail::formatted("the CUDA driver is too old: {} ({}) lacks cuGetProcAddress_v2", name_,
                                               version_text()),
-                 .cure = detail::formatted("{}: CUDA 12.0 or later, R525", kNewerDriver)});
+                 .cure = detail::cure_of("FM-DRIVER-002"),
+                 .check = "FM-DRIVER-002"});
 }
 
 Calls Library::resolve() const {
@@ -179,7 +181,8 @@ Calls Library::resolve() const {
         throw Error({.kind = ErrorKind::unsupported,
                      .subject = detail::formatted("the CUDA driver {} ({}) lacks {}", name_, version_text(),
                                                   detail::joined(missing, ", ")),
-                     .cure = std::string(kNewerDriver)});
+                     .cure = detail::cure_of("FM-DRIVER-002"),
+                     .check = "FM-DRIVER-002"});
     resolve_batch(calls);
     return calls;
 }
@@ -228,67 +231,13 @@ Error Library::stub_error() const {
                       "this libcuda is the CUDA Toolkit's stub, which is for linking alone: LD_LIBRARY_PATH, or the "
                       "program's run path, names the toolkit's folder lib64/stubs",
                   .cure = "take that folder out of LD_LIBRARY_PATH (LIBRARY_PATH is the place for it) and install the "
-                          "NVIDIA driver"});
+                          "NVIDIA driver",
+                  .check = "FM-DRIVER-001"});
 }
 
-ErrorDetails no_device() {
-    ErrorDetails details{.kind = ErrorKind::unsupported};
-    if (const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr) {
-        details.cause = detail::formatted("CUDA_VISIBLE_DEVICES=\"{}\" hides every GPU that there is, if any", visible);
-        details.cure = "unset CUDA_VISIBLE_DEVICES, or name a GPU of this machine in it (nvidia-smi -L lists them)";
-    } else {
-        details.cause = "this machine has no NVIDIA GPU, or this process may not see one (no /dev/nvidia0)";
-        details.cure = "in a container: hand the GPUs in (docker run --gpus all, a GPU resource in Kubernetes)";
-    }
-    return details;
-}
-
-/// Kind, cause and cure of a failed cuInit (what goes wrong, and why: docs/driver-notes.md).
-ErrorDetails explain_init(CUresult code) {
-    switch (code) {
-        case CUDA_ERROR_NO_DEVICE: return no_device();
-        case CUDA_ERROR_NOT_INITIALIZED:
-            return {.kind = ErrorKind::unsupported,
-                    .cause =
-                        "this process was made by fork() from one that had called cuInit: the driver does not "
-                        "survive a fork",
-                    .cure = "exec the child, or call CUDA in the child alone"};
-        case CUDA_ERROR_SYSTEM_NOT_READY:
-            return {.kind = ErrorKind::system,
-                    .cause =
-                        "the machine's NVLink fabric is not up. On an HGX system the Fabric Manager does not run, or "
-                        "is of another version than the driver",
-                    .cure =
-                        "HGX: start nvidia-fabricmanager, of the driver's version. GB200 and GB300: the host's own "
-                        "Fabric Manager has to be off; look at the rack's NVLink partition"};
-        case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH:
-            return {.kind = ErrorKind::system,
-                    .cause =
-                        "libcuda and the NVIDIA kernel module are of different versions "
-                        "(/proc/driver/nvidia/version names the module's)",
-                    .cure =
-                        "after a driver upgrade: reboot, or load the new module; in a container: use the host's "
-                        "libcuda, not one of the image's"};
-        case CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE:
-            return {.kind = ErrorKind::system,
-                    .cause =
-                        "a forward-compatibility libcuda (cuda-compat) is on the library path, and this GPU or "
-                        "kernel module does not support it",
-                    .cure = "take the cuda-compat folder out of LD_LIBRARY_PATH, or upgrade the driver itself"};
-        case CUDA_ERROR_UNKNOWN:
-            return {
-                .kind = ErrorKind::driver,
-                .cause = "likely the kernel module nvidia_uvm is not loaded, or /dev/nvidia-uvm can't be opened here",
-                .cure =
-                    "run nvidia-modprobe -u -c=0 as root and look for NVRM in the kernel's log; in a container: "
-                    "hand in /dev/nvidia-uvm"};
-        default: return {.kind = ErrorKind::driver};
-    }
-}
-
-Error Library::error_of_init(CUresult code) const {
+Error Library::error_of_init(CUresult code, const Platform& platform) const {
     if (code == CUDA_ERROR_STUB_LIBRARY) return stub_error();
-    ErrorDetails details = explain_init(code);
+    ErrorDetails details = detail::explain_init(code, platform);
     details.code = code;
     details.call = "cuInit";
     details.subject = name_;
@@ -499,7 +448,8 @@ std::shared_ptr<Driver> make_cuda_driver(const CudaDriverOptions& options) {
     const Library library(options.library);
     auto driver = std::make_shared<CudaDriver>(library.resolve(),
                                                options.platform == nullptr ? make_system_platform() : options.platform);
-    if (const CUresult result = driver->init(0); result != CUDA_SUCCESS) throw library.error_of_init(result);
+    if (const CUresult result = driver->init(0); result != CUDA_SUCCESS)
+        throw library.error_of_init(result, driver->platform());
     return driver;
 }
 

@@ -23,6 +23,7 @@ std::string compose(const ErrorDetails& details) {
     }
     if (!details.cause.empty()) text += detail::formatted(". Cause: {}", details.cause);
     if (!details.cure.empty()) text += detail::formatted(". Cure: {}", details.cure);
+    if (!details.check.empty()) text += detail::formatted(". Check: {}", details.check);
     if (!details.identity.empty()) text += detail::formatted(". {}", details.identity);
     return text;
 }

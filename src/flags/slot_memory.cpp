@@ -107,7 +107,8 @@ Error SlotMemory::too_late() const {
                   .bytes = slot_bytes_,
                   .subject = formatted("a copy by device {}", port_->ordinal()),
                   .cause = formatted("the GPU did not get to it within {} ms", copy_timeout_.count()),
-                  .cure = "look for work that keeps the GPU's copy engines busy, or for a GPU in trouble"});
+                  .cure = "look for work that keeps the GPU's copy engines busy, or for a GPU in trouble",
+                  .check = "FM-MEMORY-011"});
 }
 
 void SlotMemory::check_writable() const {

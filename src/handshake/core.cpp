@@ -73,6 +73,7 @@ const HandleBlob* any_blob(const Hello& hello) noexcept {
 HelloRegion hello_region(const SlotRegion& region, bool anew) {
     HelloRegion said;
     said.why_not = region.why_not;
+    said.check = region.check;
     if (!region.block.is_open()) return said;
     said.address = reinterpret_cast<std::uintptr_t>(region.block.address());
     said.blob = anew ? region.arena->export_again().sub_range(region.block.offset(), region.block.bytes())
@@ -122,8 +123,9 @@ void HandshakeCore::make_regions() {
     try {
         port_ = std::make_unique<CopyPort>(driver_, options_.device, bytes);
     } catch (const Error& error) {
-        device_ = {nullptr, Block(), formatted("device {} can't copy: {}", options_.device, error.what())};
-        host_ = {nullptr, Block(), device_.why_not};
+        device_ = {nullptr, Block(), formatted("device {} can't copy: {}", options_.device, error.what()),
+                   error.details().check};
+        host_ = {nullptr, Block(), device_.why_not, device_.check};
     }
 }
 
@@ -145,7 +147,7 @@ SlotRegion HandshakeCore::make_region(const Location& location, const std::share
     } catch (const Error& error) {
         if (error.kind() == ErrorKind::bad_argument) throw;
         log(LogLevel::info, "a handshake goes on without memory on {}: {}", to_string(location), error.what());
-        return {nullptr, Block(), error.what()};
+        return {nullptr, Block(), error.what(), error.details().check};
     }
 }
 
@@ -154,7 +156,8 @@ HandshakeCore::Lock HandshakeCore::lock() const {
         throw Error({.kind = ErrorKind::unsupported,
                      .subject = "the handshake was made before this process was forked",
                      .cause = "CUDA does not survive fork()",
-                     .cure = "start the child with exec, and make its handshake there"});
+                     .cure = "start the child with exec, and make its handshake there",
+                     .check = "FM-DRIVER-007"});
     }
     Lock held(mutex_);
     if (closed_) throw Error({.kind = ErrorKind::closed, .subject = "the handshake is closed"});
@@ -293,8 +296,11 @@ void HandshakeCore::begin_anew(PeerState& peer, Hello hello) {
         path.pause = options_.retry_pause;
         if (!ours.block.is_open()) {
             path.reason = formatted("this rank has no {} memory: {}", kind, ours.why_not);
+            path.absent_check = ours.check;
         } else if (!theirs.blob.has_value()) {
-            path.reason = formatted("rank {} has no {} memory: {}", peer.rank, kind, theirs.why_not);
+            path.reason = formatted("rank {} has no {} memory: {}{}", peer.rank, kind, theirs.why_not,
+                                    theirs.check.empty() ? "" : formatted(" (its check {})", theirs.check));
+            path.absent_check = "FM-PEER-006";
         } else {
             // Trusted without an import where the way is the caller's.
             const bool now = options_.policy == ProofPolicy::trust && options_.writer != nullptr;
@@ -418,7 +424,8 @@ void HandshakeCore::end_copies(Clock::time_point deadline) {
                  .subject = health ? "copies of the handshake's are still under way"
                                    : "a health check of the handshake's is still under way",
                  .cause = "the GPU did not get to them by the deadline",
-                 .cure = "look for a GPU in trouble; the memory is kept until the process ends"});
+                 .cure = "look for a GPU in trouble; the memory is kept until the process ends",
+                 .check = "FM-MEMORY-011"});
 }
 
 void HandshakeCore::close(Clock::time_point deadline) {

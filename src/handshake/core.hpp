@@ -31,12 +31,14 @@ struct SlotRegion {
     std::shared_ptr<Arena> arena;
     Block block;  // open where there is a region
     std::string why_not;
+    std::string check{};  // that failed then
 };
 
 /// A way to one kind of a peer's memory, and back to ours.
 struct Path {
     PathState state = PathState::absent;
     std::string reason;
+    std::string absent_check;  // that failed where one of the sides has no memory
     std::optional<Error> error;
 
     std::shared_ptr<ImportTask> task;   // under way

@@ -60,7 +60,8 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
         throw Error({.kind = ErrorKind::peer_gone,
                      .subject = formatted("rank {}: its process {} is gone", rank, *blob.process_id),
                      .cure = "remove the peer, or wait for its next incarnation's hello",
-                     .identity = "exporter: " + describe_exporter(blob)});
+                     .identity = "exporter: " + describe_exporter(blob),
+                     .check = "FM-PEER-001"});
     }
     const auto late = [&](const char* what) {
         return Error({.kind = ErrorKind::timed_out,
@@ -69,7 +70,8 @@ void HandshakeCore::health_check(std::uint32_t rank, Clock::time_point deadline)
                       .subject = formatted("rank {}: {}", rank, what),
                       .cause = "the GPU, or the link, did not get to it by the deadline",
                       .cure = "look at the link's state (nvidia-smi nvlink -s) and at the peer's node",
-                      .identity = "exporter: " + describe_exporter(blob)});
+                      .identity = "exporter: " + describe_exporter(blob),
+                      .check = "FM-MEMORY-011"});
     };
     const Turn::Held health(health_turn_, deadline);
     if (!health) throw late("another check took the time");

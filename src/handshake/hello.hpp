@@ -22,6 +22,7 @@ struct HelloRegion {
     std::optional<HandleBlob> blob;
     std::uint64_t address = 0;  ///< in the exporter's own address space
     std::string why_not;        ///< where there is no blob; cut to 256 bytes on the wire
+    std::string check{};        ///< and the id of the check that failed; cut to 16 bytes
 
     friend bool operator==(const HelloRegion&, const HelloRegion&) = default;
 };

@@ -53,7 +53,8 @@ std::optional<Error> why_out_of_reach(const ImportedFabricBuffer& buffer, int de
         return Error({.kind = ErrorKind::unsupported,
                       .subject = what,
                       .cause = "the driver gives access to other devices of this process alone",
-                      .cure = "look at the links between the devices (nvidia-smi topo), or use another device"});
+                      .cure = "look at the links between the devices (nvidia-smi topo), or use another device",
+                      .check = "FM-MEMORY-008"});
     }
     const std::string where = here.has_value()
                                   ? formatted("in cluster {} clique {}", to_string(here->cluster_uuid), here->clique)
@@ -62,7 +63,8 @@ std::optional<Error> why_out_of_reach(const ImportedFabricBuffer& buffer, int de
                   .subject = what,
                   .cause = formatted("that device is {}, and the exporter's in cluster {} clique {}", where,
                                      to_string(there->cluster_uuid), there->clique),
-                  .cure = "use a device of the exporter's NVLink domain and partition"});
+                  .cure = "use a device of the exporter's NVLink domain and partition",
+                  .check = "FM-PEER-002"});
 }
 
 // No later try changes these. A foreign domain may also be a daemon that is not well.
@@ -292,7 +294,8 @@ void HandshakeCore::take_message(PeerState& peer, Path& path, Path& other, Locat
                                     other_memory == LocationKind::device ? "device" : "host"),
                .cause = formatted("its import failed: {}{}", to_string(static_cast<ErrorKind>(token->trouble - 1)),
                                   token->trouble_code != 0 ? formatted(" ({})", token->trouble_code) : ""),
-               .cure = "look at that rank's own report"});
+               .cure = "look at that rank's own report",
+               .check = "FM-PEER-009"});
 }
 
 bool HandshakeCore::is_due(const PeerState& peer, const Path& path, const Token& token) const {

@@ -51,7 +51,8 @@ void HandshakeCore::update(PeerState& peer, Clock::time_point now) {
     if (carries(peer.device.state) && !peer.device_proved.has_value()) peer.device_proved = now;
     PeerStage stage = PeerStage::proving;
     if (peer.device.state == PathState::absent) {
-        peer.error = Error({.kind = ErrorKind::unsupported, .subject = peer.device.reason});
+        peer.error =
+            Error({.kind = ErrorKind::unsupported, .subject = peer.device.reason, .check = peer.device.absent_check});
         stage = PeerStage::failed;
     } else if (peer.device.state == PathState::failed) {
         peer.error = peer.device.error;
@@ -117,7 +118,8 @@ Error HandshakeCore::why_late(const PeerState& peer) const {
                       .subject = formatted("rank {}: {}", peer.rank, what),
                       .cause = std::move(cause),
                       .cure = std::move(cure),
-                      .identity = identity});
+                      .identity = identity,
+                      .check = "FM-PEER-007"});
     };
     if (!peer.hello.has_value()) {
         if (peer.error.has_value()) return *peer.error;
@@ -182,6 +184,7 @@ PeerReport HandshakeCore::report_of(const PeerState& peer, Deadline deadline) co
     report.imports_tried = peer.imports_tried;
     if (peer.stage == PeerStage::failed || !peer.hello.has_value()) report.error = peer.error;
     if (deadline == Deadline::passed && !peer.is_settled()) report.error = why_late(peer);
+    if (report.error.has_value()) report.side = side_of(*report.error);
     return report;
 }
 
@@ -193,9 +196,11 @@ PeerReport HandshakeCore::own_report() const {
     report.slots = host_.block.is_open() ? LocationKind::host_numa : LocationKind::device;
     report.slots_reason = host_.block.is_open() ? "plain loads read them" : host_.why_not;
     if (!device_.block.is_open()) {
-        report.error = Error({.kind = ErrorKind::unsupported,
-                              .subject = formatted("rank {} has no fabric memory to be reached by: {}", options_.rank,
-                                                   device_.why_not)});
+        report.error = Error(
+            {.kind = ErrorKind::unsupported,
+             .subject = formatted("rank {} has no fabric memory to be reached by: {}", options_.rank, device_.why_not),
+             .check = device_.check});
+        report.side = side_of(*report.error);
     }
     return report;
 }
