@@ -273,6 +273,27 @@ bool DriverState::was_probing(const DeviceFacts& device) {
     return probing_.contains(device.pci_bus_id);
 }
 
+std::optional<ProbeResult> DriverState::kept_probe(const Location& location) const {
+    const std::lock_guard lock(mutex_);
+    for (const KeptProbe& kept : probes_) {
+        if (kept.result.location != location) continue;
+        const bool holds = kept.result.usable() || std::chrono::steady_clock::now() - kept.at < patience.no_of_a_probe;
+        return holds ? std::optional(kept.result) : std::nullopt;
+    }
+    return std::nullopt;
+}
+
+void DriverState::keep_probe(const ProbeResult& result) {
+    const KeptProbe now{result, std::chrono::steady_clock::now()};
+    const std::lock_guard lock(mutex_);
+    const auto same = std::find_if(probes_.begin(), probes_.end(),
+                                   [&](const KeptProbe& kept) { return kept.result.location == result.location; });
+    if (same == probes_.end())
+        probes_.push_back(now);
+    else
+        *same = now;
+}
+
 void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {
     try {
         const std::lock_guard lock(mutex_);

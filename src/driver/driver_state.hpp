@@ -19,6 +19,7 @@
 #include <fabricmem/driver.hpp>
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/platform.hpp>
+#include <fabricmem/probe.hpp>
 #include <fabricmem/types.hpp>
 
 #include "worker/workers.hpp"
@@ -76,6 +77,7 @@ struct KnownFacts {
 struct Patience {
     std::chrono::milliseconds zeroing{60'000};
     std::chrono::milliseconds probing{10'000};
+    std::chrono::milliseconds no_of_a_probe{5'000};  // how long it is given again
 };
 
 class DriverState {
@@ -119,6 +121,10 @@ public:
     /// What is known by now, for texts about a call that hangs: asks neither the driver nor the platform.
     [[nodiscard]] KnownFacts known() const;
 
+    /// A probe's answer for this very location that still holds: a yes, or a no that is not old.
+    [[nodiscard]] std::optional<ProbeResult> kept_probe(const Location& location) const;
+    void keep_probe(const ProbeResult& result);
+
     /// The threads of this driver's calls with a deadline; made when first asked for.
     [[nodiscard]] Workers& workers();
     /// As workers(); null where there never was such a call, and in a forked child.
@@ -151,6 +157,11 @@ private:
     std::optional<std::int32_t> imex_channel_;
     std::map<std::string, std::optional<FabricPlace>> fabric_places_;  // by PCI bus id
     std::set<std::string> probing_;                                    // PCI bus ids
+    struct KeptProbe {
+        ProbeResult result;
+        std::chrono::steady_clock::time_point at;
+    };
+    std::vector<KeptProbe> probes_;  // one for each location that was asked for
     std::deque<RetiredRange> retired_;
     std::uint64_t retired_bytes_ = 0;
     std::unique_ptr<Workers> workers_;

@@ -101,8 +101,11 @@ public:
         for (const Location& place : places()) {
             for (const auto& [name, options] : options_at(place)) own(to_string(place) + ", " + name, options);
             add(
-                "probe(const std::shared_ptr<Driver>& driver, const Location& location)", to_string(place), nothing,
-                [place](Scene& scene) { scene.probed = probe(scene.driver, place); }, Told::answered);
+                "probe(const std::shared_ptr<Driver>& driver, const Location& location, ProbeMemory memory = "
+                "ProbeMemory::kept)",
+                to_string(place), nothing,
+                [place](Scene& scene) { scene.probed = probe(scene.driver, place, ProbeMemory::fresh); },
+                Told::answered);
             arenas(place);
             flags(place);
         }
@@ -533,6 +536,9 @@ const std::vector<Untried>& untried_functions() {
         {"make_store(std::string_view url)", "keeps bytes, and knows no driver"},
         {"to_string(PeerStage stage)", "of a value"},
         {"to_string(PathState state)", "of a value"},
+        {"to_string(ProbeRung rung)", "of a value"},
+        {"to_string(RungState state)", "of a value"},
+        {"to_string(HandleReach reach)", "of a value"},
         {"all_checks()", "a table"},
         {"find_check(std::string_view id)", "a table"},
         {"side_of(const Error& error)", "of a value"},
