@@ -83,7 +83,7 @@ public:
             give_back(scene, operation, number, "after the failure");
             operation.prepare(scene);
             operation.act(scene);
-            if (scene.probed.has_value() && !scene.probed->usable()) wrong(operation, number, "the next one fails");
+            if (scene.answer().has_value()) wrong(operation, number, "the next one fails");
             give_back(scene, operation, number, "after the next one");
             if (!met) break;
             ++faults_;
@@ -106,9 +106,8 @@ private:
             const NoMemory none(number, memory);
             operation.act(scene);
             met = NoMemory::end();
-            if (!scene.probed.has_value() || scene.probed->usable()) return met;
-            if (scene.probed->why_not->kind() != ErrorKind::out_of_memory)
-                wrong(operation, number, "answers otherwise");
+            if (!scene.answer().has_value()) return met;
+            if (scene.answer()->kind() != ErrorKind::out_of_memory) wrong(operation, number, "answers otherwise");
         } catch (const std::bad_alloc&) {
             met = true;
         } catch (const Error& error) {

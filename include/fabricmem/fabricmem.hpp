@@ -12,6 +12,7 @@
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/handshake.hpp>
 #include <fabricmem/log.hpp>
+#include <fabricmem/peer_probe.hpp>
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>
 #include <fabricmem/store.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The other process of peers_test.cpp. Makes a buffer, prints its blob as a line of hex, then obeys lines on its
-// standard input: "close" closes the buffer, "read N" prints byte N; the end of input ends it.
-#include <cstdio>
+// standard input: "close" closes the buffer, "read N" prints byte N; the end of input ends it. With a second argument
+// "probe" it prints a peer probe's bytes instead.
 #include <cstdlib>
 #include <iostream>
 #include <string>
@@ -10,6 +10,9 @@
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/peer_probe.hpp>
+
+#include "support/hello_hex.hpp"
 
 int main(int argc, char** argv) {
     const char* const name = std::getenv("FABRICMEM_TEST_DRIVER");
@@ -18,8 +21,15 @@ int main(int argc, char** argv) {
         const auto driver = name != nullptr && std::string_view(name) == "cuda" ? fabricmem::make_cuda_driver()
                                                                                 : fabricmem::make_emulated_driver();
         using fabricmem::Location;
-        fabricmem::FabricBuffer buffer(driver, 1 << 16,
-                                       {.location = on_host ? Location::host_numa(0) : Location::device(0)});
+        const Location where = on_host ? Location::host_numa(0) : Location::device(0);
+        if (argc > 2 && std::string_view(argv[2]) == "probe") {
+            const fabricmem::PeerProbe probe = fabricmem::make_peer_probe(driver, where);
+            std::cout << fabricmem::test::hello_to_hex(probe.bytes()) << std::endl;
+            for (std::string line; std::getline(std::cin, line);) {
+            }
+            return 0;
+        }
+        fabricmem::FabricBuffer buffer(driver, 1 << 16, {.location = where});
         std::cout << buffer.blob().to_hex() << std::endl;
         for (std::string line; std::getline(std::cin, line);) {
             if (line == "close") {

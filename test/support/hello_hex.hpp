@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hellos as lines of text.
+// Hellos, and other bytes, as lines of text.
 #pragma once
 
 #include <cstddef>

@@ -106,6 +106,7 @@ public:
                 to_string(place), nothing,
                 [place](Scene& scene) { scene.probed = probe(scene.driver, place, ProbeMemory::fresh); },
                 Told::answered);
+            peer_probes(place);
             arenas(place);
             flags(place);
         }
@@ -160,6 +161,26 @@ private:
                 scene.other.emplace(scene.driver, kBytes);
             },
             [](Scene& scene) { *scene.own = std::move(*scene.other); }, Told::logged);
+    }
+
+    void peer_probes(const Location& place) {
+        add(
+            "make_peer_probe(const std::shared_ptr<Driver>& driver, const Location& location)", to_string(place),
+            nothing, [place](Scene& scene) { scene.peer_probe.emplace(make_peer_probe(scene.driver, place)); },
+            Told::answered);
+        add(
+            "PeerProbe::~PeerProbe()", to_string(place),
+            [place](Scene& scene) { scene.peer_probe.emplace(make_peer_probe(scene.driver, place)); },
+            [](Scene& scene) { scene.peer_probe.reset(); }, Told::logged);
+        add(
+            "check_peer_probe(const std::shared_ptr<Driver>& driver, std::span<const std::byte> bytes, "
+            "std::chrono::milliseconds timeout = std::chrono::milliseconds(10'000))",
+            to_string(place),
+            [place](Scene& scene) { scene.foreign_probe.emplace(make_peer_probe(scene.world.emulated, place)); },
+            [](Scene& scene) {
+                scene.peer_checked = check_peer_probe(scene.driver, scene.foreign_probe->bytes(), kNever);
+            },
+            Told::answered);
     }
 
     void arenas(const Location& place) {
@@ -390,6 +411,15 @@ void Scene::clear() {
     block = Block();
     other_block = Block();
     probed.reset();
+    peer_probe.reset();
+    peer_checked.reset();
+    foreign_probe.reset();
+}
+
+std::optional<Error> Scene::answer() const {
+    if (probed.has_value()) return probed->why_not;
+    if (peer_checked.has_value()) return peer_checked->why_not;
+    return peer_probe.has_value() ? peer_probe->why_not() : std::nullopt;
 }
 
 void Scene::make(const FabricBufferOptions& options) {
@@ -514,6 +544,8 @@ const std::vector<Untried>& untried_functions() {
         {"FaultDriver::FaultDriver(std::shared_ptr<Driver> inner, std::uint64_t seed = 1)",
          "keeps a driver, and calls it not"},
         {"Platform::*", "the other seam, which knows no driver"},
+        {"describe_fabric_health(std::uint32_t health_mask)", "of a value"},
+        {"is_healthy_fabric(std::uint32_t health_mask)", "of a value"},
         {"HandleBlob::*", "a value, which knows no driver"},
         {"Error::*", "a value, which knows no driver"},
         {"to_string(ErrorKind kind)", "of a value"},
@@ -535,16 +567,20 @@ const std::vector<Untried>& untried_functions() {
         {"make_redis_store(RedisStoreOptions options)", "keeps bytes, and knows no driver"},
         {"make_store(std::string_view url)", "keeps bytes, and knows no driver"},
         {"to_string(PeerStage stage)", "of a value"},
-        {"to_string(PathState state)", "of a value"},
-        {"to_string(ProbeRung rung)", "of a value"},
-        {"to_string(RungState state)", "of a value"},
-        {"to_string(HandleReach reach)", "of a value"},
+        {"PeerProbe::PeerProbe(const std::shared_ptr<Driver>& driver, const Location& location)",
+         "as make_peer_probe()"},
+        {"PeerProbe::PeerProbe(PeerProbe&&)", "moves a pointer"},
+        {"PeerProbe::operator=(PeerProbe&&)", "moves a pointer, after what the destructor does"},
+        {"PeerProbe::bytes()", "writes down what is known"},
+        {"PeerProbe::why_not()", "of a value"},
         {"all_checks()", "a table"},
         {"find_check(std::string_view id)", "a table"},
         {"side_of(const Error& error)", "of a value"},
         {"to_string(Side side)", "of a value"},
-        {"describe_fabric_health(std::uint32_t health_mask)", "of a value"},
-        {"is_healthy_fabric(std::uint32_t health_mask)", "of a value"},
+        {"to_string(ProbeRung rung)", "of a value"},
+        {"to_string(RungState state)", "of a value"},
+        {"to_string(HandleReach reach)", "of a value"},
+        {"to_string(PathState state)", "of a value"},
         {"set_log_sink(LogSink sink)", "the log knows no driver"},
         {"set_log_level(LogLevel level)", "the log knows no driver"},
         {"library_version()", "a number"},
@@ -584,7 +620,6 @@ const std::vector<Unmade>& unmade_calls() {
         {"memcpy_batch_async", work},
         {"memset_d8", work},
         {"stream_synchronize", "has no deadline: the stream is asked"},
-        {"stream_write_value32", work},
         {"stream_wait_value32", work},
         {"stream_write_value64", work},
         {"stream_wait_value64", work},

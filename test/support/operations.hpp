@@ -16,6 +16,7 @@
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
 #include <fabricmem/flag_slots.hpp>
+#include <fabricmem/peer_probe.hpp>
 #include <fabricmem/probe.hpp>
 
 namespace fabricmem::test {
@@ -41,6 +42,9 @@ struct Scene {
     /// The same, and ends the arena: the block is the last owner of the memory.
     void make_last_block(const Location& place);
 
+    /// What was answered in place of an exception; nullopt: that all is well.
+    [[nodiscard]] std::optional<Error> answer() const;
+
     const World& world;
     std::shared_ptr<FaultDriver> driver;
     std::optional<FabricBuffer> own;
@@ -54,6 +58,9 @@ struct Scene {
     std::optional<FlagSlots<SlotMessage>> slots;
     std::optional<FlagSlots<SlotMessage>> other_slots;
     std::optional<ProbeResult> probed;
+    std::optional<PeerProbe> peer_probe;
+    std::optional<PeerProbe> foreign_probe;  // made with no fault in force
+    std::optional<PeerProbeResult> peer_checked;
     std::size_t retired = 0;  // ranges that stay reserved once all this is cleared
 };
 
@@ -61,7 +68,7 @@ struct Scene {
 enum class Told {
     thrown,    ///< as an Error
     logged,    ///< in the log: it is a destructor's
-    answered,  ///< in Scene::probed
+    answered,  ///< by Scene::answer()
 };
 
 struct Operation {
