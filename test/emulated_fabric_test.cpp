@@ -434,7 +434,7 @@ TEST_CASE("Every switch is set and told by name, and what can't be is a bad argu
         {"imports", "hang", "answer", "1"},         {"releases", "hang", "answer", "Hang"},
         {"channels", "absent", "present", "0"},     {"fabric_state", "in_progress", "scenario", "4"},
         {"health_mask", "170", "scenario", "0xaa"}, {"clique", "4294967295", "scenario", "4294967296"},
-        {"latency", "2.5", "scenario", "-1"},
+        {"latency", "2.5", "scenario", "-1"},       {"recovery_action", "5", "scenario", "none"},
     };
     CHECK(EmulatedFabric::switch_names().size() == std::size(rows));
     for (const Row& row : rows) {

@@ -24,7 +24,10 @@ constexpr const char* kGolden = R"({
   "nodes": [
     {
       "name": "node0",
+      "driver_version": "580.159.04",
+      "nvml": "present",
       "imex_domain": "",
+      "imex_channel_count": 2048,
       "channels": [
         {
           "number": 0,
@@ -40,6 +43,7 @@ constexpr const char* kGolden = R"({
       ],
       "devices": [
         {
+          "name": "Emulated GPU",
           "memory_bytes": 85899345920,
           "fabric": true,
           "cluster": "",
@@ -92,6 +96,12 @@ const std::vector<Wrong>& wrong_ones() {
         {with_node(R"("name": "a")"), "/nodes/0/devices is missing"},
         {with_node(named + R"("device": [])"), "/nodes/0/device is not a known field"},
         {with_node(named + R"("imex_domain": null)"), "/nodes/0/imex_domain is not a string"},
+        {with_node(named + R"("driver_version": 580)"), "/nodes/0/driver_version is not a string"},
+        {with_node(named + R"("driver_version": "580 159")"), "/nodes/0/driver_version has a blank"},
+        {with_node(named + R"("nvml": true)"), "/nodes/0/nvml is not a string"},
+        {with_node(named + R"("nvml": "gone")"), "/nodes/0/nvml is neither"},
+        {with_node(named + R"("imex_channel_count": 65537)"), "/nodes/0/imex_channel_count is 65537"},
+        {with_node(named + R"("imex_channel_count": -1)"), "/nodes/0/imex_channel_count is not a whole number"},
         {with_node(named + R"("channels": [{}])"), "/nodes/0/channels/0/number is missing"},
         {with_node(named + R"("channels": [{"number": -1}])"), "/nodes/0/channels/0/number is not a whole number"},
         {with_node(named + R"("channels": [{"number": 65536}])"), "/nodes/0/channels/0/number is 65536"},
@@ -121,6 +131,12 @@ const std::vector<Wrong>& wrong_ones() {
         {with_device(R"("fabric_state": "fine")"), "/nodes/0/devices/0/fabric_state is none of"},
         {with_device(R"("fabric_status": 1000)"), "/nodes/0/devices/0/fabric_status is 1000"},
         {with_device(R"("health_mask": true)"), "/nodes/0/devices/0/health_mask is not a whole number"},
+        {with_device(R"("recovery_action": 4294967296)"), "/nodes/0/devices/0/recovery_action is 4294967296"},
+        {with_device(R"("name": 7)"), "/nodes/0/devices/0/name is not a string"},
+        {with_device(R"("name": "a\u0007")"), "/nodes/0/devices/0/name has a control"},
+        {with_device(R"("name": "\u007f")"), "/nodes/0/devices/0/name has a control"},
+        {with_device(R"("name": "\u00e4")"), "/nodes/0/devices/0/name has a control character or one that is not"},
+        {with_device(R"("name": ")" + std::string(256, 'a') + R"(")"), "/nodes/0/devices/0/name is longer"},
         {with_device(R"("ordinal": 0)"), "/nodes/0/devices/0/ordinal is not a known field"},
         {R"({"nodes": [{"name": "a", "devices": []}, {"name": "a", "devices": []}]})",
          "/nodes/1/name is \"a\", as another"},
@@ -175,6 +191,9 @@ TEST_CASE("Every field of a scenario survives its JSON", "[emulated]") {
                      {.number = 4, .open_errno = 99, .major_matches = false}};
     node.coherence = Coherence::cpu_and_gpu;
     node.host_memory = HostMemoryReach::fabric;
+    node.driver_version = "595.45.04";
+    node.imex_channel_count = 5;
+    node.nvml = NvmlLibrary::absent;
     node.numa_node_bytes = {1, 2};
     node.devices.resize(2);
     node.devices[1] = {.memory_bytes = 7,
@@ -184,12 +203,37 @@ TEST_CASE("Every field of a scenario survives its JSON", "[emulated]") {
                        .numa_node = 1,
                        .fabric_state = FabricInfo::State::in_progress,
                        .fabric_status = 5,
-                       .health_mask = 0xaa};
+                       .health_mask = 0xaa,
+                       .recovery_action = 5,
+                       .name = "NVIDIA H100 80GB HBM3"};
     for (const auto& p2p : {std::optional<std::vector<DevicePair>>(), std::optional(std::vector<DevicePair>()),
                             std::optional(std::vector<DevicePair>{{0, 1}})}) {
         node.p2p = p2p;
         CHECK(Scenario::from_json(scenario.to_json()) == scenario);
     }
+}
+
+TEST_CASE("Scenarios whose nodes differ in one field are not equal", "[emulated]") {
+    const auto equal_after = [](const auto& change) {
+        Scenario scenario = Scenario::ready_made("single-h100");
+        change(scenario.nodes.front());
+        return scenario == Scenario::ready_made("single-h100");
+    };
+    CHECK(equal_after([](ScenarioNode&) {}));
+    CHECK(!equal_after([](ScenarioNode& node) { node.name = "a"; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.devices.front().clique = 1; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.numa_node_bytes = {1}; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.imex_domain = "a"; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.channels.clear(); }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.channels.front().number = 1; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.channels.front().open_errno = EACCES; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.channels.front().major_matches = false; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.coherence = Coherence::cpu_and_gpu; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.host_memory = HostMemoryReach::fabric; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.p2p.emplace(); }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.driver_version.clear(); }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.imex_channel_count = 1; }));
+    CHECK(!equal_after([](ScenarioNode& node) { node.nvml = NvmlLibrary::absent; }));
 }
 
 TEST_CASE("What is left out of a scenario's JSON has the value of a new one", "[emulated]") {

@@ -60,13 +60,15 @@ public:
     void set_fabric_state(std::string_view node, std::optional<FabricInfo::State> state);
     void set_health_mask(std::string_view node, std::optional<std::uint32_t> mask);
     void set_clique(std::string_view node, std::optional<std::uint32_t> clique);
+    /// nvmlDeviceGpuRecoveryAction_t.
+    void set_recovery_action(std::string_view node, std::optional<std::uint32_t> action);
     /// Calls take `factor` times what they took on an H100; 0: their own time. Throws Error{bad_argument} outside 0 to
     /// 1,000,000.
     void set_latency(std::string_view node, std::optional<double> factor);
 
     /// All of them by name and text, as tools/fabricmem-emulator does: "imex_daemon", "node", "imports", "releases",
-    /// "channels", "fabric_state", "health_mask", "clique", "latency". Throws Error{bad_argument}, which says what can
-    /// be given.
+    /// "channels", "fabric_state", "health_mask", "clique", "latency", "recovery_action". Throws Error{bad_argument},
+    /// which says what can be given.
     static const std::vector<std::string>& switch_names();
     void set(std::string_view node, std::string_view name, std::string_view value);
     [[nodiscard]] std::string get(std::string_view node, std::string_view name) const;

@@ -28,6 +28,8 @@ struct ScenarioDevice {
     FabricInfo::State fabric_state = FabricInfo::State::not_supported;
     int fabric_status = 0;  ///< nvmlReturn_t
     std::optional<std::uint32_t> health_mask{};
+    std::optional<std::uint32_t> recovery_action{};  ///< nvmlDeviceGpuRecoveryAction_t; nullopt: NVML does not know it
+    std::string name = "Emulated GPU";               ///< as CUDA and NVML tell it; printable ASCII
 
     friend bool operator==(const ScenarioDevice&, const ScenarioDevice&) = default;
 };
@@ -46,6 +48,9 @@ enum class Coherence : std::uint8_t { none, cpu_and_gpu };
 /// CU_DEVICE_ATTRIBUTE_HOST_NUMA_MULTINODE_IPC_SUPPORTED: whether host memory travels to other nodes.
 enum class HostMemoryReach : std::uint8_t { node, fabric };
 
+/// Whether libnvidia-ml.so.1 is there; in many containers it is not.
+enum class NvmlLibrary : std::uint8_t { present, absent };
+
 struct ScenarioNode {
     std::string name{};
     std::vector<ScenarioDevice> devices{};
@@ -58,6 +63,11 @@ struct ScenarioNode {
     HostMemoryReach host_memory = HostMemoryReach::node;
     /// Which devices can access each other's memory; nullopt: all.
     std::optional<std::vector<DevicePair>> p2p{};
+    /// Of the kernel module, and what NVML tells. Empty: not known.
+    std::string driver_version = "580.159.04";
+    /// Channel nodes from this number on can't be opened; 0: fabric memory is NOT_SUPPORTED.
+    std::uint32_t imex_channel_count = 2048;
+    NvmlLibrary nvml = NvmlLibrary::present;
 
     friend FABRICMEM_API bool operator==(const ScenarioNode&, const ScenarioNode&);
 };
@@ -89,7 +99,7 @@ struct FABRICMEM_API Scenario {
 
     /// Throws Error{bad_argument}, which names the field as a JSON path, for values that contradict each other or are
     /// out of range: 1 to 1024 nodes with names of their own, at most 64 devices and 1 to 1024 NUMA nodes each, at most
-    /// 2^47 bytes of each memory, channels 0 to 65535.
+    /// 2^47 bytes of each memory, channels 0 to 65535, a channel count of at most 65536.
     void validate() const;
 
     friend bool operator==(const Scenario&, const Scenario&) = default;

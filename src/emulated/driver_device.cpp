@@ -10,8 +10,6 @@ namespace fabricmem::detail::emulated {
 
 namespace {
 
-constexpr const char* kDeviceName = "Emulated GPU";
-
 struct Word {
     CUresult code;
     const char* name;
@@ -157,7 +155,7 @@ CUresult EmulatedDriver::device_get_name(char* name, int name_bytes, CUdevice de
     return call([&](World& world) {
         if (name == nullptr || name_bytes <= 0) return CUDA_ERROR_INVALID_VALUE;
         if (!world.has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-        std::snprintf(name, static_cast<std::size_t>(name_bytes), "%s", kDeviceName);
+        std::snprintf(name, static_cast<std::size_t>(name_bytes), "%s", world.fabric.device(device).name.c_str());
         return CUDA_SUCCESS;
     });
 }

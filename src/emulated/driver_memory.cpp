@@ -126,6 +126,8 @@ CUresult EmulatedDriver::mem_create(CUmemGenericAllocationHandle* handle, std::s
         // Known of boxes without fabric: the request succeeds and grants nothing.
         if (!world.has_fabric(traits.location_kind, place)) traits.handle_types &= ~kHandleFabric;
         if ((traits.handle_types & kHandleFabric) != 0) {
+            // Without channels the module has no fabric memory at all: read in its sources, not measured.
+            if (world.fabric.node().imex_channel_count == 0) return CUDA_ERROR_NOT_SUPPORTED;
             if (!world.fabric.channel().has_value()) return CUDA_ERROR_NOT_PERMITTED;
             const CUresult result = world.fabric.may_create(traits.location_kind == kLocationDevice ? place : -1);
             if (result != CUDA_SUCCESS) return result;

@@ -83,7 +83,7 @@ World::World(std::shared_ptr<EmulatedFabric> joined, const EmulatedProcess& proc
       space(fabric, ledger),
       streams(space, contexts, fabric) {
     for (int i = 0; i < fabric.device_count(); ++i) {
-        uuids.push_back(derive_id(fabric.identity(), "device", static_cast<std::uint64_t>(fabric.number_of(i))));
+        uuids.push_back(device_uuid_of(fabric.identity(), fabric.number_of(i)));
     }
     exporter.process_id = memories.backings().process_id();
     exporter.process_start = memories.backings().process_start();

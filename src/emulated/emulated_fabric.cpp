@@ -43,6 +43,7 @@ const std::vector<Row>& rows() {
         {Switch::health_mask, "health_mask", {"scenario"}, "a number"},
         {Switch::clique, "clique", {"scenario"}, "a number"},
         {Switch::latency, "latency", {"scenario"}, "a factor from 0 to 1000000"},
+        {Switch::recovery_action, "recovery_action", {"scenario"}, "a number"},
     };
     return all;
 }
@@ -125,6 +126,9 @@ void EmulatedFabric::set_health_mask(std::string_view node, std::optional<std::u
 }
 void EmulatedFabric::set_clique(std::string_view node, std::optional<std::uint32_t> clique) {
     set_switch(*core_, node, Switch::clique, plus_one(clique));
+}
+void EmulatedFabric::set_recovery_action(std::string_view node, std::optional<std::uint32_t> action) {
+    set_switch(*core_, node, Switch::recovery_action, plus_one(action));
 }
 void EmulatedFabric::set_latency(std::string_view node, std::optional<double> factor) {
     std::optional<std::uint64_t> value;

@@ -21,7 +21,6 @@ namespace fabricmem::detail::emulated {
 
 namespace {
 
-constexpr int kChannelCount = 2048;  // ImexChannelCount of /proc/driver/nvidia/params where nobody set it
 constexpr std::uint32_t kNodeBits = 10;
 constexpr std::uint32_t kNodeMask = (1U << kNodeBits) - 1;
 
@@ -119,6 +118,12 @@ FabricInfo FabricCore::fabric_info(std::size_t index, std::size_t device) const 
     return info;
 }
 
+std::optional<std::uint32_t> FabricCore::recovery_action(std::size_t index, std::size_t device) const noexcept {
+    const std::uint64_t action = switches_.value(index, Switch::recovery_action);
+    if (action != 0) return static_cast<std::uint32_t>(action - 1);
+    return scenario_.nodes[index].devices[device].recovery_action;
+}
+
 Domain FabricCore::domain(std::size_t index, std::size_t device) const noexcept {
     const ScenarioNode& node = scenario_.nodes[index];
     Domain domain{node.devices[device].cluster, node.devices[device].clique, node.imex_domain};
@@ -148,7 +153,8 @@ std::vector<ImexChannel> FabricCore::channels(std::size_t index) const {
               [](const ImexChannel& a, const ImexChannel& b) { return a.number < b.number; });
     for (ImexChannel& channel : channels) {
         // A node beyond the count gives no fabric memory: measured. invented: the errno.
-        if (channel.number >= kChannelCount) channel.open_errno = ENXIO;
+        const bool exists = static_cast<std::uint32_t>(channel.number) < scenario_.nodes[index].imex_channel_count;
+        if (!exists) channel.open_errno = ENXIO;
     }
     return channels;
 }

@@ -47,6 +47,7 @@ public:
 
     /// With what the switches have made of the scenario's answers.
     [[nodiscard]] FabricInfo fabric_info(std::size_t node, std::size_t device) const;
+    [[nodiscard]] std::optional<std::uint32_t> recovery_action(std::size_t node, std::size_t device) const noexcept;
     [[nodiscard]] Domain domain(std::size_t node, std::size_t device) const noexcept;
     [[nodiscard]] ImexDaemon daemon(std::size_t node) const noexcept;
     [[nodiscard]] bool lost(std::size_t node) const noexcept;

@@ -17,6 +17,8 @@ namespace fabricmem::detail::emulated {
 
 namespace {
 
+constexpr unsigned int kChannelMajor = 234;
+
 int hex_digit(char digit) noexcept {
     if (digit >= '0' && digit <= '9') return digit - '0';
     if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
@@ -88,8 +90,8 @@ Id128 cluster_uuid_of(std::string_view cluster) {
     return cluster.empty() ? Id128{} : hash_to_id(std::string("the NVLink domain ").append(cluster));
 }
 
-Id128 derive_id(const NodeIdentity& node, std::string_view purpose, std::uint64_t number) {
-    return derive(derive(node.host_id, purpose, ""), "number", std::to_string(number));
+Id128 device_uuid_of(const NodeIdentity& node, int device) {
+    return derive(derive(node.host_id, "device", ""), "number", std::to_string(device));
 }
 
 std::string pci_bus_id_of(int device) {
@@ -128,11 +130,35 @@ ProcessState EmulatedPlatform::process_state(std::uint32_t process_id, std::uint
 std::vector<ImexChannel> EmulatedPlatform::imex_channels() const { return fabric_.channels(index_); }
 
 std::optional<FabricInfo> EmulatedPlatform::fabric_info(std::string_view pci_bus_id) const {
+    if (fabric_.node(index_).nvml == NvmlLibrary::absent) return std::nullopt;
     const std::size_t devices = fabric_.node(index_).devices.size();
     for (std::size_t device = 0; device < devices; ++device) {
         if (pci_bus_id == pci_bus_id_of(static_cast<int>(device))) return fabric_.fabric_info(index_, device);
     }
     return std::nullopt;
+}
+
+std::optional<KernelModule> EmulatedPlatform::kernel_module() const {
+    const ScenarioNode& node = fabric_.node(index_);
+    KernelModule module{.version = node.driver_version, .imex_channel_count = node.imex_channel_count};
+    // The module asks for no major number where it has no channels: read in its sources. invented: the number.
+    if (node.imex_channel_count > 0) module.imex_channel_major = kChannelMajor;
+    return module;
+}
+
+std::optional<NvmlFacts> EmulatedPlatform::nvml() const {
+    const ScenarioNode& node = fabric_.node(index_);
+    if (node.nvml == NvmlLibrary::absent) return std::nullopt;
+    NvmlFacts facts{.driver_version = node.driver_version};
+    for (std::size_t device = 0; device < node.devices.size(); ++device) {
+        const auto number = static_cast<int>(device);
+        facts.devices.push_back({.pci_bus_id = pci_bus_id_of(number),
+                                 .name = node.devices[device].name,
+                                 .uuid = device_uuid_of(node_, number),
+                                 .fabric = fabric_.fabric_info(index_, device),
+                                 .recovery_action = fabric_.recovery_action(index_, device)});
+    }
+    return facts;
 }
 
 }  // namespace fabricmem::detail::emulated

@@ -32,8 +32,8 @@ struct NodeIdentity {
 /// All zero for the empty name.
 [[nodiscard]] Id128 cluster_uuid_of(std::string_view cluster);
 
-/// 128 bits that follow from a host, a purpose and a number alone: a device's UUID outlives a boot.
-[[nodiscard]] Id128 derive_id(const NodeIdentity& node, std::string_view purpose, std::uint64_t number);
+/// Of the device with this number on the node, for CUDA and NVML. It follows from the host alone: it outlives a boot.
+[[nodiscard]] Id128 device_uuid_of(const NodeIdentity& node, int device);
 
 /// "0000:01:00.0" for device 0.
 [[nodiscard]] std::string pci_bus_id_of(int device);
@@ -52,6 +52,8 @@ public:
     [[nodiscard]] ProcessState process_state(std::uint32_t process_id, std::uint64_t process_start) const override;
     [[nodiscard]] std::vector<ImexChannel> imex_channels() const override;
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const override;
+    [[nodiscard]] std::optional<KernelModule> kernel_module() const override;
+    [[nodiscard]] std::optional<NvmlFacts> nvml() const override;
 
 private:
     const FabricCore& fabric_;

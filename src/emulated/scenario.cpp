@@ -41,11 +41,20 @@ void check_name(const std::string& path, const std::string& name) {
     if (!printable) refuse_scenario(path, "has a blank, a control character or one that is not ASCII");
 }
 
+// Unlike a name that is typed, it may have blanks.
+void check_device_name(const std::string& path, const std::string& name) {
+    if (name.size() > limits::kNameBytes)
+        refuse_scenario(path, formatted("is longer than {} bytes", limits::kNameBytes));
+    const bool printable = std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c < '\x7f'; });
+    if (!printable) refuse_scenario(path, "has a control character or one that is not ASCII");
+}
+
 void check_device(const std::string& path, const ScenarioDevice& device, std::size_t numa_nodes) {
     check_memory(path + "/memory_bytes", device.memory_bytes);
     check_name(path + "/cluster", device.cluster);
     check_range(path + "/numa_node", device.numa_node, 0, static_cast<std::int64_t>(numa_nodes) - 1);
     check_range(path + "/fabric_status", device.fabric_status, 0, limits::kNvmlReturn);
+    check_device_name(path + "/name", device.name);
 }
 
 void check_channels(const std::string& path, const std::vector<ImexChannel>& channels) {
@@ -70,7 +79,9 @@ void check_p2p(const std::string& path, const std::vector<DevicePair>& pairs, st
 void check_node(const std::string& path, const ScenarioNode& node) {
     if (node.name.empty()) refuse_scenario(path + "/name", "is empty");
     check_name(path + "/name", node.name);
+    check_name(path + "/driver_version", node.driver_version);
     check_name(path + "/imex_domain", node.imex_domain);
+    check_range(path + "/imex_channel_count", node.imex_channel_count, 0, static_cast<std::int64_t>(limits::kChannels));
     check_channels(path + "/channels", node.channels);
     check_count(path + "/devices", node.devices.size(), 0, static_cast<std::size_t>(kMaxDevices));
     check_count(path + "/numa_node_bytes", node.numa_node_bytes.size(), 1, limits::kNumaNodes);
@@ -92,7 +103,8 @@ bool operator==(const ScenarioNode& a, const ScenarioNode& b) {
     };
     return a.name == b.name && a.devices == b.devices && a.numa_node_bytes == b.numa_node_bytes &&
            a.imex_domain == b.imex_domain && a.coherence == b.coherence && a.host_memory == b.host_memory &&
-           a.p2p == b.p2p &&
+           a.p2p == b.p2p && a.driver_version == b.driver_version && a.imex_channel_count == b.imex_channel_count &&
+           a.nvml == b.nvml &&
            std::equal(a.channels.begin(), a.channels.end(), b.channels.begin(), b.channels.end(), same_channel);
 }
 

@@ -42,6 +42,7 @@ constexpr std::pair<FabricInfo::State, const char*> kStates[] = {
 
 Writing to_writing(const ScenarioDevice& device) {
     Writing object = Writing::object();
+    object["name"] = device.name;
     object["memory_bytes"] = device.memory_bytes;
     object["fabric"] = device.fabric == FabricAttribute::supported;
     object["cluster"] = device.cluster;
@@ -52,6 +53,7 @@ Writing to_writing(const ScenarioDevice& device) {
     }
     object["fabric_status"] = device.fabric_status;
     if (device.health_mask.has_value()) object["health_mask"] = *device.health_mask;
+    if (device.recovery_action.has_value()) object["recovery_action"] = *device.recovery_action;
     return object;
 }
 
@@ -69,7 +71,10 @@ Writing to_writing(const ImexChannel& channel) {
 Writing to_writing(const ScenarioNode& node) {
     Writing object = Writing::object();
     object["name"] = node.name;
+    object["driver_version"] = node.driver_version;
+    object["nvml"] = node.nvml == NvmlLibrary::present ? "present" : "absent";
     object["imex_domain"] = node.imex_domain;
+    object["imex_channel_count"] = node.imex_channel_count;
     object["channels"] = Writing::array();
     for (const ImexChannel& channel : node.channels) object["channels"].push_back(to_writing(channel));
     object["coherent"] = node.coherence == Coherence::cpu_and_gpu;
@@ -182,9 +187,10 @@ int errno_in(const Field& field) {
 }
 
 ScenarioDevice device_in(const Field& object) {
-    object.require_object(
-        {"memory_bytes", "fabric", "cluster", "clique", "numa_node", "fabric_state", "fabric_status", "health_mask"});
+    object.require_object({"name", "memory_bytes", "fabric", "cluster", "clique", "numa_node", "fabric_state",
+                           "fabric_status", "health_mask", "recovery_action"});
     ScenarioDevice device;
+    read(object, "name", device.name);
     read(object, "memory_bytes", device.memory_bytes);
     read(object, "fabric", device.fabric, FabricAttribute::supported, FabricAttribute::unsupported);
     read(object, "cluster", device.cluster);
@@ -193,6 +199,7 @@ ScenarioDevice device_in(const Field& object) {
     if (const auto field = object.find("fabric_state")) device.fabric_state = state_in(*field);
     read(object, "fabric_status", device.fabric_status);
     if (const auto field = object.find("health_mask")) device.health_mask = field->number<std::uint32_t>();
+    if (const auto field = object.find("recovery_action")) device.recovery_action = field->number<std::uint32_t>();
     return device;
 }
 
@@ -221,12 +228,22 @@ std::optional<std::vector<DevicePair>> p2p_in(const Field& field) {
     return pairs;
 }
 
+NvmlLibrary nvml_in(const Field& field) {
+    const std::string text = field.text();
+    if (text == "present") return NvmlLibrary::present;
+    if (text == "absent") return NvmlLibrary::absent;
+    field.refuse("is neither \"present\" nor \"absent\"");
+}
+
 ScenarioNode node_in(const Field& object) {
-    object.require_object({"name", "imex_domain", "channels", "coherent", "host_memory_across_nodes", "p2p",
-                           "numa_node_bytes", "devices"});
+    object.require_object({"name", "driver_version", "nvml", "imex_domain", "imex_channel_count", "channels",
+                           "coherent", "host_memory_across_nodes", "p2p", "numa_node_bytes", "devices"});
     ScenarioNode node;
     node.name = object.require("name").text();
+    read(object, "driver_version", node.driver_version);
+    if (const auto field = object.find("nvml")) node.nvml = nvml_in(*field);
     read(object, "imex_domain", node.imex_domain);
+    read(object, "imex_channel_count", node.imex_channel_count);
     if (const auto field = object.find("channels")) {
         for (const Field& entry : field->elements()) node.channels.push_back(channel_in(entry));
     }

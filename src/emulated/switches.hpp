@@ -15,17 +15,18 @@ namespace fabricmem::detail::emulated {
 
 /// Their order is the file's. 0 is what a node starts with.
 enum class Switch : std::uint8_t {
-    imex_daemon,   ///< ImexDaemon
-    node,          ///< NodeLife
-    imports,       ///< RemoteCalls
-    releases,      ///< RemoteCalls
-    channels,      ///< ChannelNodes
-    fabric_state,  ///< FabricInfo::State + 1; 0: as the scenario says, as for all below
-    health_mask,   ///< the mask + 1
-    clique,        ///< the number + 1
-    latency,       ///< thousandths of the factor + 1
+    imex_daemon,      ///< ImexDaemon
+    node,             ///< NodeLife
+    imports,          ///< RemoteCalls
+    releases,         ///< RemoteCalls
+    channels,         ///< ChannelNodes
+    fabric_state,     ///< FabricInfo::State + 1; 0: as the scenario says, as for all below
+    health_mask,      ///< the mask + 1
+    clique,           ///< the number + 1
+    latency,          ///< thousandths of the factor + 1
+    recovery_action,  ///< the number + 1
 };
-inline constexpr std::size_t kSwitchCount = 9;
+inline constexpr std::size_t kSwitchCount = 10;
 
 /// What has happened to a node: an event between two looks is seen in the numbers.
 struct Incarnation {
