@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the driver answers by IMEX channels, visible devices and attributes, pinned by CUresult, on every driver at hand
 // (docs/driver-notes.md). A process gets its channel and its devices once: each case is done by peers made for it.
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
 #include "support/channel_nodes.hpp"
 #include "support/channel_peer.hpp"
 #include "support/driver_under_test.hpp"
@@ -121,6 +125,31 @@ TEST_CASE("An H100 has fabric handles and shares no host memory across nodes", "
     };
     CHECK(attribute(128) == 1);  // HANDLE_TYPE_FABRIC_SUPPORTED
     CHECK(attribute(143) == 0);  // HOST_NUMA_MULTINODE_IPC_SUPPORTED
+}
+
+TEST_CASE("NVML lists the driver's devices by the driver's own bus ids, names and UUIDs", "[driver][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    const std::optional<NvmlFacts> facts = driver->platform().nvml();
+    if (!facts) FABRICMEM_SKIP("there is no NVML");
+    int count = 0;
+    REQUIRE(driver->device_get_count(&count) == CUDA_SUCCESS);
+    for (int ordinal = 0; ordinal < count; ++ordinal) {
+        CAPTURE(ordinal);
+        char bus[32] = {};
+        char name[256] = {};
+        CUuuid uuid{};
+        REQUIRE(driver->device_get_pci_bus_id(bus, sizeof bus, ordinal) == CUDA_SUCCESS);
+        REQUIRE(driver->device_get_name(name, sizeof name, ordinal) == CUDA_SUCCESS);
+        REQUIRE(driver->device_get_uuid(&uuid, ordinal) == CUDA_SUCCESS);
+        const auto device = std::find_if(facts->devices.begin(), facts->devices.end(),
+                                         [&](const NvmlDevice& each) { return each.pci_bus_id == bus; });
+        REQUIRE(device != facts->devices.end());
+        CHECK(device->name == name);
+        CHECK(std::equal(device->uuid.bytes.begin(), device->uuid.bytes.end(), uuid.bytes,
+                         [](std::uint8_t nvml, char cuda) { return nvml == static_cast<std::uint8_t>(cuda); }));
+    }
+    const std::optional<KernelModule> module = driver->platform().kernel_module();
+    if (module && !module->version.empty()) CHECK(module->version == facts->driver_version);
 }
 
 // On the real driver alone: an emulated node is in an NVLink fabric unless its devices have none, and then attribute

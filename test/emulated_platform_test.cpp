@@ -57,6 +57,17 @@ TEST_CASE("An emulated node's NVML lists all its devices, by CUDA's names and id
     CHECK(facts.devices[2].name == "Emulated GPU");
 }
 
+TEST_CASE("An emulated bus id has capitals, as CUDA's, and is found in small letters too", "[emulated]") {
+    const auto driver = make_emulated_driver(EmulatedOptions{.devices = 12});
+    CHECK(by_cuda(*driver, 9).pci_bus_id == "0000:0A:00.0");
+    CHECK(driver->platform().fabric_info("0000:0A:00.0"));
+    CHECK(driver->platform().fabric_info("0000:0a:00.0"));
+    CHECK(!driver->platform().fabric_info("0000:0A:00.00"));
+    CHECK(!driver->platform().fabric_info("0000:0A:00"));
+    CHECK(!driver->platform().fabric_info(""));
+    CHECK(!driver->platform().fabric_info("0000:0D:00.0"));
+}
+
 TEST_CASE("A device outlives a lost node under its name, and another node's is another", "[emulated]") {
     const Fabric fabric = ready_made("two-racks");
     const auto uuid_on = [&](const char* node) {

@@ -218,7 +218,7 @@ TEST_CASE("NVML's facts are those of each device, found by its numbers", "[platf
     CHECK(facts.driver_version == "580.159.04");
     REQUIRE(facts.devices.size() == 2);
     const NvmlDevice& first = facts.devices[0];
-    CHECK(first.pci_bus_id == "0000:1b:00.0");
+    CHECK(first.pci_bus_id == "0000:1B:00.0");
     CHECK(first.name == "NVIDIA H100 80GB HBM3");
     CHECK(to_string(first.uuid) == "202122232425262728292a2b2c2d2e2f");
     REQUIRE(first.fabric);
@@ -226,7 +226,7 @@ TEST_CASE("NVML's facts are those of each device, found by its numbers", "[platf
     CHECK(first.fabric->health_mask == 0xaaU);
     CHECK(first.recovery_action == 0U);
     const NvmlDevice& second = facts.devices[1];
-    CHECK(second.pci_bus_id == "000a:c1:1f.0");
+    CHECK(second.pci_bus_id == "000A:C1:1F.0");
     CHECK(second.name == "NVIDIA B200");
     CHECK(to_string(second.uuid) == "ffeeddccbbaa99887766554433221100");
     REQUIRE(second.fabric);
@@ -388,7 +388,7 @@ TEST_CASE("Without a usable NVML nothing is known by it, and an old one knows li
     REQUIRE(facts);
     CHECK(facts->driver_version.empty());
     REQUIRE(facts->devices.size() == 1);
-    CHECK(facts->devices[0].pci_bus_id == kBus);
+    CHECK(facts->devices[0].pci_bus_id == "0000:1B:00.0");
     CHECK(facts->devices[0].name.empty());
     CHECK(facts->devices[0].uuid.is_zero());
     check_place(facts->devices[0].fabric.value());
@@ -423,7 +423,7 @@ recovery_action=5
     CHECK(facts->devices[0].pci_bus_id == "0000:05:00.0");
     CHECK(facts->devices[0].name == "NVIDIA H100 80GB HBM3");
     const NvmlDevice& second = facts->devices[1];
-    CHECK(second.pci_bus_id == "0001:c1:02.0");
+    CHECK(second.pci_bus_id == "0001:C1:02.0");
     CHECK(to_string(second.uuid) == "ffeeddccbbaa99887766554433221100");
     CHECK(second.name == "NVIDIA GB200");
     CHECK(second.fabric.value().state == FabricInfo::State::not_started);

@@ -53,7 +53,7 @@ struct KernelModule {
 
 /// A GPU as NVML lists it, whatever CUDA_VISIBLE_DEVICES says.
 struct NvmlDevice {
-    std::string pci_bus_id{};  ///< as cuDeviceGetPCIBusId writes it: "0000:1b:00.0"
+    std::string pci_bus_id{};  ///< as cuDeviceGetPCIBusId writes it, in capitals: "0000:1B:00.0"
     std::string name{};        ///< "NVIDIA H100 80GB HBM3", in printable ASCII; empty: not known
     Id128 uuid{};              ///< as cuDeviceGetUuid tells it; zero: not known
     std::optional<FabricInfo> fabric{};
@@ -96,9 +96,9 @@ public:
     /// The IMEX channel nodes that this process sees, by number, ascending. Tries to open each: access(2) does not see
     /// a device cgroup.
     [[nodiscard]] virtual std::vector<ImexChannel> imex_channels() const;
-    /// The fabric state of the device with this PCI bus id ("0000:1b:00.0", as cuDeviceGetPCIBusId writes it); nullopt
-    /// without NVML, where NVML doesn't know it, and in a child that was forked after NVML was loaded. The first call
-    /// loads NVML, which starts it for this process: slow beside all others.
+    /// The fabric state of the device with this PCI bus id ("0000:1B:00.0", as cuDeviceGetPCIBusId writes it; small
+    /// letters are as good); nullopt without NVML, where NVML doesn't know it, and in a child that was forked after
+    /// NVML was loaded. The first call loads NVML, which starts it for this process: slow beside all others.
     [[nodiscard]] virtual std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
     /// nullopt where the module is not loaded, or /proc does not show it. What of it is missing, cut short or nonsense
     /// is not known.

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <fstream>
@@ -41,6 +42,13 @@ std::optional<Id128> read_id(const char* path) {
         ++digits;
     }
     return digits == 32 ? std::optional<Id128>(id) : std::nullopt;
+}
+
+// NVML reads the letters of either size.
+bool is_same_bus_id(std::string_view asked, std::string_view own) {
+    const auto upper = [](char c) { return c >= 'a' && c <= 'f' ? static_cast<char>(c - 'a' + 'A') : c; };
+    return std::equal(asked.begin(), asked.end(), own.begin(), own.end(),
+                      [&](char a, char b) { return upper(a) == upper(b); });
 }
 
 std::string_view as_text(const Id128& id) noexcept {
@@ -96,7 +104,7 @@ Id128 device_uuid_of(const NodeIdentity& node, int device) {
 
 std::string pci_bus_id_of(int device) {
     char text[16];
-    std::snprintf(text, sizeof text, "0000:%02x:00.0", static_cast<unsigned int>(kFirstPciBus + device) & 0xffU);
+    std::snprintf(text, sizeof text, "0000:%02X:00.0", static_cast<unsigned int>(kFirstPciBus + device) & 0xffU);
     return text;
 }
 
@@ -133,7 +141,8 @@ std::optional<FabricInfo> EmulatedPlatform::fabric_info(std::string_view pci_bus
     if (fabric_.node(index_).nvml == NvmlLibrary::absent) return std::nullopt;
     const std::size_t devices = fabric_.node(index_).devices.size();
     for (std::size_t device = 0; device < devices; ++device) {
-        if (pci_bus_id == pci_bus_id_of(static_cast<int>(device))) return fabric_.fabric_info(index_, device);
+        if (is_same_bus_id(pci_bus_id, pci_bus_id_of(static_cast<int>(device))))
+            return fabric_.fabric_info(index_, device);
     }
     return std::nullopt;
 }

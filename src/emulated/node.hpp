@@ -35,7 +35,7 @@ struct NodeIdentity {
 /// Of the device with this number on the node, for CUDA and NVML. It follows from the host alone: it outlives a boot.
 [[nodiscard]] Id128 device_uuid_of(const NodeIdentity& node, int device);
 
-/// "0000:01:00.0" for device 0.
+/// "0000:01:00.0" for device 0, in capitals as CUDA writes it.
 [[nodiscard]] std::string pci_bus_id_of(int device);
 
 /// A node as NVML and /dev show it to its processes: all its devices, whatever CUDA_VISIBLE_DEVICES says.

@@ -38,10 +38,11 @@ std::optional<FabricInfo> understand(const Info& info) {
     return result;
 }
 
-// As cuDeviceGetPCIBusId writes it; empty for numbers that no PCI device has.
+// As cuDeviceGetPCIBusId writes it: letters are capitals (ggml-org/llama.cpp#22820), unlike those in /sys. Empty for
+// numbers that no PCI device has.
 std::string bus_id_of(const nvml_abi::PciInfo& info) {
     if (info.bus > 0xff || info.device > 0x1f) return {};
-    return formatted("{:04x}:{:02x}:{:02x}.0", info.domain, info.bus, info.device);
+    return formatted("{:04X}:{:02X}:{:02X}.0", info.domain, info.bus, info.device);
 }
 
 // "GPU-" and a UUID. A "MIG-" one is no whole device's.

@@ -5,6 +5,7 @@
 // with FAKE_NVML_FILE a file says what it answers (fake_nvml_file.cpp).
 #include "support/fake_nvml.hpp"
 
+#include <strings.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,7 +97,7 @@ FAKE_EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char* pci_bus_id, void** 
     for (std::size_t i = 0; i < devices.size(); ++i) {
         char text[64];
         std::snprintf(text, sizeof text, "%04x:%02x:%02x.0", devices[i].domain, devices[i].bus, devices[i].device);
-        if (std::strcmp(pci_bus_id, text) != 0) continue;
+        if (::strcasecmp(pci_bus_id, text) != 0) continue;
         *device = handle_of(i);
         return 0;
     }
