@@ -10,7 +10,9 @@
 #include <vector>
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "support/fake_nvml.hpp"
@@ -443,6 +445,26 @@ recovery_action=5
     CHECK(!facts_by("devices=1\n"));  // a slip in a file is no machine
     CHECK(!facts_by("clique=1\n"));
     CHECK(!facts_by("device=0000:05:00.0\nclique=one\n"));
+}
+
+TEST_CASE("A call that the fake's file says hangs does not return", "[platform][nvml]") {
+    if (kNvmlLibrary.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    const Tree tree;
+    const FakeNvmlFile variable(tree.path("/fake"));
+    constexpr int kReturned = 1;
+    constexpr int kHung = 2;
+    for (const std::string call : {"nvmlInit_v2", "nvmlDeviceGetFieldValues"}) {
+        CAPTURE(call);
+        tree.write("/fake", "hang=" + call + "\ndevice=0000:05:00.0\n");
+        const int answer = in_child([&] {
+            ::signal(SIGALRM, [](int) { ::_exit(kHung); });
+            constexpr itimerval kSoon{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = 50'000}};
+            ::setitimer(ITIMER_REAL, &kSoon, nullptr);
+            static_cast<void>(tree.platform(FABRICMEM_FAKE_NVML_LIBRARY)->nvml());
+            return kReturned;
+        });
+        CHECK(answer == kHung);
+    }
 }
 
 TEST_CASE("Garbage in all that NVML answers is nothing known", "[platform][nvml]") {

@@ -44,11 +44,11 @@ std::optional<Id128> read_id(const char* path) {
     return digits == 32 ? std::optional<Id128>(id) : std::nullopt;
 }
 
-// NVML reads the letters of either size.
+// NVML takes small letters for capitals.
 bool is_same_bus_id(std::string_view asked, std::string_view own) {
     const auto upper = [](char c) { return c >= 'a' && c <= 'f' ? static_cast<char>(c - 'a' + 'A') : c; };
     return std::equal(asked.begin(), asked.end(), own.begin(), own.end(),
-                      [&](char a, char b) { return upper(a) == upper(b); });
+                      [&](char a, char b) { return upper(a) == b; });
 }
 
 std::string_view as_text(const Id128& id) noexcept {
