@@ -36,25 +36,14 @@ private:
     posix_spawn_file_actions_t actions_{};
 };
 
-std::vector<std::string> command_line(const std::vector<std::string>& arguments) {
-    std::vector<std::string> command;
-    if (const char* const launcher = ::getenv("FABRICMEM_TEST_LAUNCHER")) {
-        std::istringstream words(launcher);
-        for (std::string word; words >> word;) command.push_back(word);
-    }
-    command.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return command;
-}
-
 class Attributes {
 public:
-    Attributes() {
+    explicit Attributes(short more_flags = 0) {
         ::posix_spawnattr_init(&attributes_);
         sigset_t none{};
         ::sigemptyset(&none);
         ::posix_spawnattr_setsigmask(&attributes_, &none);
-        ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK);
+        ::posix_spawnattr_setflags(&attributes_, static_cast<short>(POSIX_SPAWN_SETSIGMASK | more_flags));
     }
     Attributes(const Attributes&) = delete;
     Attributes& operator=(const Attributes&) = delete;
@@ -111,6 +100,31 @@ void open_null(FileActions& actions, int as, int flags) {
 
 }  // namespace
 
+std::vector<std::string> command_of_this_program(const std::vector<std::string>& arguments) {
+    std::vector<std::string> command;
+    if (const char* const launcher = ::getenv("FABRICMEM_TEST_LAUNCHER")) {
+        std::istringstream words(launcher);
+        for (std::string word; words >> word;) command.push_back(word);
+    }
+    command.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return command;
+}
+
+pid_t spawn_group(Start start) {
+    FileActions actions;
+    open_null(actions, STDIN_FILENO, O_RDONLY);
+    hand_down(actions, start.out, STDOUT_FILENO);
+    hand_down(actions, start.err, STDERR_FILENO);
+    const Attributes attributes(POSIX_SPAWN_SETPGROUP);
+    std::vector<std::string> variables = environment_with(start.environment);
+    pid_t id = -1;
+    throw_if(::posix_spawnp(&id, start.command.front().c_str(), actions.get(), attributes.get(),
+                            pointers_to(start.command).data(), pointers_to(variables).data()),
+             "posix_spawn");
+    return id;
+}
+
 PeerProcess::PeerProcess(const std::vector<std::string>& arguments, StandardPipes pipes,
                          const std::map<std::string, std::string>& environment) {
     Pipe output = make_pipe();
@@ -126,7 +140,7 @@ PeerProcess::PeerProcess(const std::vector<std::string>& arguments, StandardPipe
         hand_down(actions, output.write.get(), output.write.get());
     }
     const Attributes attributes;
-    std::vector<std::string> command = command_line(arguments);
+    std::vector<std::string> command = command_of_this_program(arguments);
     std::vector<std::string> variables = environment_with(environment);
     throw_if(::posix_spawnp(&id_, command.front().c_str(), actions.get(), attributes.get(), pointers_to(command).data(),
                             pointers_to(variables).data()),

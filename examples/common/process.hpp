@@ -18,11 +18,24 @@ namespace examples {
 /// What the process's stdin and stdout are: /dev/null, or pipes to this one.
 enum class StandardPipes : std::uint8_t { none, both };
 
+/// The command line of this same program with these arguments. What the environment variable FABRICMEM_TEST_LAUNCHER
+/// holds is put before the command, for programs of another architecture.
+[[nodiscard]] std::vector<std::string> command_of_this_program(const std::vector<std::string>& arguments);
+
+/// What a process is started with.
+struct Start {
+    std::vector<std::string> command{};                ///< a path, or a name in PATH, and its arguments
+    std::map<std::string, std::string> environment{};  ///< replaces variables of this process's
+    int out = -1;                                      ///< its stdout
+    int err = -1;                                      ///< its stderr
+};
+/// In a process group of its own. Its stdin is /dev/null, and no signal is blocked there. Throws std::system_error.
+[[nodiscard]] pid_t spawn_group(Start start);
+
 class PeerProcess {
 public:
-    /// Starts /proc/self/exe with these arguments and this process's environment, in which `environment` replaces
-    /// variables. No signal is blocked there. What the environment variable FABRICMEM_TEST_LAUNCHER holds is put before
-    /// the command, for programs of another architecture. Throws std::system_error.
+    /// Starts command_of_this_program(arguments) with this process's environment, in which `environment` replaces
+    /// variables. No signal is blocked there. Throws std::system_error.
     explicit PeerProcess(const std::vector<std::string>& arguments, StandardPipes pipes = StandardPipes::none,
                          const std::map<std::string, std::string>& environment = {});
     PeerProcess(const PeerProcess&) = delete;
