@@ -293,8 +293,11 @@ TEST_CASE("The IMEX domain decides where other nodes are expected, and never by 
     facts.imex.domain = "DOWN";
     CHECK(troubles(facts) == Texts{"FM-IMEX-003 failed"});
     CHECK(verdict_of(facts).exit_code() == 1);
-    facts.imex = {.answer = Answer::understood, .domain = "INITIALIZING"};
+    facts.imex.daemon = "WAITING_FOR_PEERS";
     CHECK(troubles(facts) == Texts{"FM-IMEX-001 failed"});
+    CHECK(verdict_of(facts).exit_code() == 1);
+    facts.imex = {.answer = Answer::understood, .daemon = "READY"};
+    CHECK(troubles(facts) == Texts{"FM-IMEX-003 unknown"});
     facts.imex = {.answer = Answer::absent, .detail = "there is none"};
     CHECK(troubles(facts) == Texts{"FM-IMEX-001 unknown"});
     facts.imex = {.answer = Answer::nonsense};

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fabricmem-doctor: can this machine, and this process, do fabric memory, and if not, what is the cure.
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -12,6 +14,7 @@
 #include "common/text.hpp"
 #include "doctor/child.hpp"
 #include "doctor/examination.hpp"
+#include "doctor/imex_ctl.hpp"
 #include "doctor/options.hpp"
 #include "doctor/report.hpp"
 #include "doctor/terminal.hpp"
@@ -42,12 +45,28 @@ void check_emulator(const Facts& facts) {
     if (failure.code == 0) throw DoctorFailed(failure.text + (failure.cause.empty() ? "" : ": " + failure.cause));
 }
 
+// It is asked where it matters, and never of this machine for an emulated one.
+ImexFacts imex_of(const Options& options, const Facts& facts) {
+    constexpr std::chrono::milliseconds kForImex{5000};
+    ImexFacts imex;
+    if (facts.emulated && options.root.empty()) {
+        imex.detail = "not asked: the driver is emulated";
+    } else if (!has_multinode_domain(facts) && !options.verbose) {
+        imex.detail = "not asked: the GPUs are in no multi-node NVLink domain";
+    } else {
+        const std::chrono::milliseconds limit = options.time_limit.value_or(std::chrono::seconds(10));
+        return ask_imex(options.root, std::min(limit, kForImex));
+    }
+    return imex;
+}
+
 int examine_and_report(const Options& options) {
     const Tell tell = [&](const std::string& step) {
         if (options.verbose) print(stderr, "fabricmem-doctor: {}\n", step);
     };
-    const Facts facts = examine(options, tell);
+    Facts facts = examine(options, tell);
     check_emulator(facts);
+    facts.imex = imex_of(options, facts);
     const Expectation expected = expectation_of(facts, options.expect);
     const std::vector<Finding> findings = evaluate(facts, expected);
     const Verdict verdict = judge(facts, findings, expected);

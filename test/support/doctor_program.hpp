@@ -15,6 +15,7 @@
 #include <fabricmem/emulated_scenario.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/json_schema.hpp"
 #include "support/pingpong_program.hpp"
 #include "support/test.hpp"
 
@@ -81,7 +82,7 @@ inline DoctorRun run_doctor(const Arguments& arguments) {
     return run;
 }
 
-/// The same with --json.
+/// The same with --json; the document is held against its schema.
 struct DoctorDocument : DoctorRun {
     nlohmann::json document{};
 
@@ -116,6 +117,8 @@ inline DoctorDocument ask_doctor(const Arguments& arguments) {
     INFO(run.out << run.err);
     run.document = nlohmann::json::parse(run.out, nullptr, false);
     REQUIRE(run.document.is_object());
+    static const JsonSchema schema = JsonSchema::from_file(FABRICMEM_SOURCE_DIR "/docs/doctor.schema.json");
+    CHECK(schema.faults_of(run.document) == std::vector<std::string>());
     CHECK(run.document.at("exit_code").get<int>() == run.code);
     return run;
 }

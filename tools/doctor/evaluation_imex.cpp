@@ -27,13 +27,16 @@ std::string describe_nodes(const ImexFacts& imex) {
 void judge_domain_state(const ImexFacts& imex, Expectation expected, Findings& findings) {
     const CheckState bad = expected == Expectation::multinode ? CheckState::failed : CheckState::warning;
     const std::string nodes = imex.nodes.empty() ? std::string() : describe_nodes(imex);
-    if (imex.domain == "UP" || imex.domain == "READY") {
-        findings.add("FM-IMEX-003", CheckState::ok, {.facts = formatted("the domain is {}; {}", imex.domain, nodes)});
+    if (!imex.daemon.empty() && imex.daemon != "READY") {
+        findings.add("FM-IMEX-001", bad,
+                     {.facts = nodes, .cause = formatted("this node's IMEX daemon is {}", imex.daemon)});
+        return;  // what it says of the domain follows from that
+    }
+    if (imex.domain.empty() || imex.domain == "UP") {
+        findings.add("FM-IMEX-003", imex.domain.empty() ? CheckState::unknown : CheckState::ok, {.facts = nodes});
     } else if (imex.domain == "DEGRADED") {
         findings.add("FM-IMEX-003", CheckState::warning,
                      {.facts = nodes, .cause = "the IMEX domain is DEGRADED: some of its nodes can't be reached"});
-    } else if (imex.nodes.empty()) {  // -q tells of this node's daemon alone
-        findings.add("FM-IMEX-001", bad, {.cause = formatted("this node's IMEX daemon is {}", imex.domain)});
     } else {
         findings.add("FM-IMEX-003", bad, {.facts = nodes, .cause = formatted("the IMEX domain is {}", imex.domain)});
     }

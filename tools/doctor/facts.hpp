@@ -88,7 +88,8 @@ struct ImexFacts {
     };
     Answer answer = Answer::not_asked;
     std::string detail{};  ///< why it was not asked, or how it failed
-    std::string domain{};  ///< "UP", "DEGRADED", "DOWN"; of -q "READY"
+    std::string domain{};  ///< "UP", "DEGRADED", "DOWN"; empty: not known
+    std::string daemon{};  ///< of this node: "READY"; empty: not asked, or not known
     std::vector<Node> nodes{};
 };
 

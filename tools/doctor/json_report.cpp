@@ -92,6 +92,7 @@ Json json_of_imex(const ImexFacts& imex) {
     return {{"answer", word_of(imex.answer)},
             {"detail", text_or_null(imex.detail)},
             {"domain", text_or_null(imex.domain)},
+            {"daemon", text_or_null(imex.daemon)},
             {"nodes", nodes}};
 }
 

@@ -77,7 +77,10 @@ std::string text_of_nvml(const fabricmem::NvmlFacts& nvml, const Layout& layout)
 std::string text_of_imex(const ImexFacts& imex, const Layout& layout) {
     if (imex.answer != ImexFacts::Answer::understood)
         return wrapped("  nvidia-imex-ctl: ", imex.detail, 4, layout.width);
-    std::string text = wrapped("  IMEX domain: ", imex.domain, 4, layout.width);
+    std::string text = wrapped("  ",
+                               formatted("IMEX domain {}, this node's daemon {}", or_unknown(imex.domain),
+                                         imex.daemon.empty() ? "not asked" : imex.daemon),
+                               4, layout.width);
     for (const ImexFacts::Node& node : imex.nodes)
         text += wrapped("  IMEX node ", formatted("{}: {}", node.name, node.state), 4, layout.width);
     return text;
