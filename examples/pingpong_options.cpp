@@ -46,21 +46,6 @@ std::vector<std::size_t> sizes_of(std::string_view text) {
     return sizes;
 }
 
-/// "PORT", "HOST:PORT" or "[IPV6]:PORT".
-Endpoint endpoint_of(std::string_view text, std::uint16_t least_port) {
-    Endpoint endpoint;
-    const std::size_t colon = text.rfind(':');
-    if (colon != text.npos) {
-        std::string_view host = text.substr(0, colon);
-        if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-        if (host.empty()) throw WrongOption(formatted("'{}' has no host before its colon", text));
-        endpoint.host = host;
-        text.remove_prefix(colon + 1);
-    }
-    endpoint.port = number_of<std::uint16_t>(text, least_port, std::numeric_limits<std::uint16_t>::max());
-    return endpoint;
-}
-
 /// The options, and what was said where they can't tell it from a default.
 struct Parsed {
     Options options{};
@@ -139,6 +124,20 @@ Options settle(Parsed parsed) {
 }
 
 }  // namespace
+
+Endpoint endpoint_of(std::string_view text, std::uint16_t least_port) {
+    Endpoint endpoint;
+    const std::size_t colon = text.rfind(':');
+    if (colon != text.npos) {
+        std::string_view host = text.substr(0, colon);
+        if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+        if (host.empty()) throw WrongOption(formatted("'{}' has no host before its colon", text));
+        endpoint.host = host;
+        text.remove_prefix(colon + 1);
+    }
+    endpoint.port = number_of<std::uint16_t>(text, least_port, std::numeric_limits<std::uint16_t>::max());
+    return endpoint;
+}
 
 std::string_view to_string(Mode mode) noexcept { return word_of(mode, kModes); }
 std::string_view to_string(Place place) noexcept { return word_of(place, kPlaces); }

@@ -37,6 +37,9 @@ struct Endpoint {
     std::uint16_t port = 0;
 };
 
+/// "PORT", "HOST:PORT" or "[IPV6]:PORT". Throws WrongOption.
+[[nodiscard]] Endpoint endpoint_of(std::string_view text, std::uint16_t least_port);
+
 struct Options {
     Role role = Role::start_peer;
     Endpoint endpoint{};

@@ -113,7 +113,11 @@ std::vector<std::string> command_of_this_program(const std::vector<std::string>&
 
 pid_t spawn_group(Start start) {
     FileActions actions;
-    open_null(actions, STDIN_FILENO, O_RDONLY);
+    if (start.in < 0) {
+        open_null(actions, STDIN_FILENO, O_RDONLY);
+    } else {
+        hand_down(actions, start.in, STDIN_FILENO);
+    }
     hand_down(actions, start.out, STDOUT_FILENO);
     hand_down(actions, start.err, STDERR_FILENO);
     const Attributes attributes(POSIX_SPAWN_SETPGROUP);

@@ -26,10 +26,11 @@ enum class StandardPipes : std::uint8_t { none, both };
 struct Start {
     std::vector<std::string> command{};                ///< a path, or a name in PATH, and its arguments
     std::map<std::string, std::string> environment{};  ///< replaces variables of this process's
+    int in = -1;                                       ///< its stdin; -1: /dev/null
     int out = -1;                                      ///< its stdout
     int err = -1;                                      ///< its stderr
 };
-/// In a process group of its own. Its stdin is /dev/null, and no signal is blocked there. Throws std::system_error.
+/// In a process group of its own, where no signal is blocked. Throws std::system_error.
 [[nodiscard]] pid_t spawn_group(Start start);
 
 class PeerProcess {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The other end of fabricmem-pingpong's control channel, byte by byte: for tests of what a strange peer can do to it.
+// The other end of a program's control channel, byte by byte: for tests of what a strange peer can do to it.
 #pragma once
 
 #include <arpa/inet.h>
@@ -35,10 +35,13 @@ public:
     [[nodiscard]] std::string receive(std::size_t bytes) const;
     void close() { ::close(fd_), fd_ = -1; }
 
-    /// A message of the protocol.
-    void send_message(std::uint16_t kind, std::string_view body) const;
+    /// A message of the protocol: fabricmem-pingpong's, or with that magic the doctor's.
+    void send_message(std::uint16_t kind, std::string_view body, std::string_view magic = kPingpong) const;
     /// The body of the next message, which has to be of this kind.
-    [[nodiscard]] std::string receive_message(std::uint16_t kind) const;
+    [[nodiscard]] std::string receive_message(std::uint16_t kind, std::string_view magic = kPingpong) const;
+
+    static constexpr std::string_view kPingpong = "FMPP";
+    static constexpr std::string_view kDoctor = "FMDR";
 
 private:
     explicit RawPeer(int fd) : fd_(check(fd)) {}
@@ -107,19 +110,19 @@ inline std::string RawPeer::receive(std::size_t bytes) const {
     return text;
 }
 
-inline void RawPeer::send_message(std::uint16_t kind, std::string_view body) const {
+inline void RawPeer::send_message(std::uint16_t kind, std::string_view body, std::string_view magic) const {
     const auto byte = [](std::size_t value, int index) { return static_cast<char>(value >> (8 * index) & 0xff); };
-    std::string frame = "FMPP";
+    std::string frame(magic);
     frame += {1, 0, byte(kind, 0), byte(kind, 1)};
     for (int i = 0; i < 4; ++i) frame += byte(body.size(), i);
     send(frame.append(body));
 }
 
-inline std::string RawPeer::receive_message(std::uint16_t kind) const {
+inline std::string RawPeer::receive_message(std::uint16_t kind, std::string_view magic) const {
     const std::string header = receive(12);
     std::array<unsigned char, 12> bytes{};
     std::memcpy(bytes.data(), header.data(), bytes.size());
-    if (header.substr(0, 4) != "FMPP" || bytes[4] + 256 * bytes[5] != 1 || bytes[6] + 256 * bytes[7] != kind) {
+    if (header.substr(0, 4) != magic || bytes[4] + 256 * bytes[5] != 1 || bytes[6] + 256 * bytes[7] != kind) {
         throw std::runtime_error("the program sent another header");
     }
     return receive(bytes[8] + std::size_t{256} * bytes[9]);
