@@ -75,7 +75,10 @@ TEST_CASE("The JSON of what is known and of what is not is as the schema says", 
 
 TEST_CASE("Every field of the JSON is required, and none may be added", "[doctor]") {
     const JsonSchema schema = JsonSchema::from_file(kSchemaFile);
-    const json full = document_of(full_facts());
+    json full = document_of(full_facts());
+    full["checks"].erase(full["checks"].begin() + 1, full["checks"].end());
+    full["places"].erase(full["places"].begin() + 1, full["places"].end());
+    full["places"][0]["steps"].erase(full["places"][0]["steps"].begin() + 1, full["places"][0]["steps"].end());
     const json flat = full.flatten();
     std::size_t objects = 0;
     std::set<std::string> seen;
@@ -91,7 +94,7 @@ TEST_CASE("Every field of the JSON is required, and none may be added", "[doctor
         CHECK_FALSE(schema.faults_of(with).empty());
         ++objects;
     }
-    CHECK(objects > 30);
+    CHECK(objects >= 15);
 }
 
 TEST_CASE("The validator sees each kind of fault, and a keyword that it does not know", "[doctor]") {

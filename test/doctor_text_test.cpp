@@ -149,13 +149,13 @@ TEST_CASE("What a child tells arrives as it was told", "[doctor]") {
         CHECK(line.find('\n') == line.npos);
         return doctor::take_line(line, heard);
     };
-    CHECK(hear(doctor::begin_line("device 0")).begun == "device 0");
+    CHECK(doctor::begun_step(doctor::begin_line("device 0")) == "device 0");
     (void)hear(doctor::machine_line(*told.machine));
     (void)hear(doctor::nvml_line(told.nvml));
     (void)hear(doctor::driver_line(*told.driver));
     (void)hear(doctor::devices_line(told.devices, told.to_try));
     for (const auto& place : told.places) (void)hear(doctor::place_line(place));
-    CHECK(hear(doctor::end_line()).ended);
+    CHECK(hear(doctor::end_line()));
 
     CHECK(heard.machine->channels.back().open_errno == 13);
     CHECK_FALSE(heard.machine->channels.back().major_matches);
@@ -182,9 +182,8 @@ TEST_CASE("A line that no child says is no harm", "[doctor]") {
     Facts facts;
     for (const char* const line : {"", "nonsense", "[1]", "{\"machine\":7}", "{\"probe\":{\"place\":[]}}",
                                    "{\"begin\":3}", "{\"nvml\":{\"devices\":null}}", "null", "{\"end\""}) {
-        const doctor::Told told = doctor::take_line(line, facts);
-        CHECK(told.begun.empty());
-        CHECK_FALSE(told.ended);
+        CHECK_FALSE(doctor::take_line(line, facts));
+        CHECK(doctor::begun_step(line) == "");
     }
     CHECK_FALSE(facts.machine.has_value());
     CHECK(facts.places.empty());

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@
 #include "doctor/child.hpp"
 #include "doctor/examination.hpp"
 #include "doctor/imex_ctl.hpp"
+#include "doctor/meeting.hpp"
 #include "doctor/options.hpp"
+#include "doctor/peer_children.hpp"
 #include "doctor/report.hpp"
 #include "doctor/terminal.hpp"
 #include "doctor/version.hpp"
@@ -64,16 +67,31 @@ int examine_and_report(const Options& options) {
     const Tell tell = [&](const std::string& step) {
         if (options.verbose) print(stderr, "fabricmem-doctor: {}\n", step);
     };
+    std::optional<PairMeeting> pair;
+    if (options.pair.has_value()) pair.emplace(options);  // the peer may connect from now on
     Facts facts = examine(options, tell);
     check_emulator(facts);
     facts.imex = imex_of(options, facts);
+    if (pair.has_value()) facts.meeting = pair->run(tell);
+    if (options.job.has_value()) facts.meeting = run_job(options, tell);
     const Expectation expected = expectation_of(facts, options.expect);
     const std::vector<Finding> findings = evaluate(facts, expected);
     const Verdict verdict = judge(facts, findings, expected);
     const Report report{facts, findings, verdict};
     const Detail detail = options.verbose ? Detail::all : Detail::what_is_not_well;
+    if (options.job.has_value() && *options.job->rank != 0 && !options.verbose && !options.json)
+        return verdict.exit_code();  // rank 0 does the talking
     print(stdout, "{}", options.json ? json_of(report) : text_of(report, detail, layout_for_stdout(options.colour)));
     return verdict.exit_code();
+}
+
+int run_part(const Options& options) {
+    switch (options.child->part) {
+        case ChildTask::Part::examine: return run_child(options);
+        case ChildTask::Part::export_memory: return run_exporter(options);
+        case ChildTask::Part::import_memory: return run_importer(options);
+    }
+    return static_cast<int>(Outcome::doctor_failed);
 }
 
 int run(const Options& options) {
@@ -84,7 +102,7 @@ int run(const Options& options) {
     } else if (!options.explain.empty()) {
         print(stdout, "{}", explain(options.explain, layout_for_stdout(options.colour)));
     } else if (options.child.has_value()) {
-        return run_child(options);
+        return run_part(options);
     } else {
         check_scenario(options);
         return examine_and_report(options);

@@ -82,7 +82,7 @@ inline DoctorRun run_doctor(const Arguments& arguments) {
     return run;
 }
 
-/// The same with --json; the document is held against its schema.
+/// The same with --json: document_of_run() holds the document against its schema.
 struct DoctorDocument : DoctorRun {
     nlohmann::json document{};
 
@@ -111,9 +111,9 @@ struct DoctorDocument : DoctorRun {
     [[nodiscard]] std::string verdict() const { return document.at("verdict").get<std::string>(); }
 };
 
-inline DoctorDocument ask_doctor(const Arguments& arguments) {
+inline DoctorDocument document_of_run(DoctorRun done) {
     DoctorDocument run;
-    static_cast<DoctorRun&>(run) = run_doctor(arguments + Arguments{"--json"});
+    static_cast<DoctorRun&>(run) = std::move(done);
     INFO(run.out << run.err);
     run.document = nlohmann::json::parse(run.out, nullptr, false);
     REQUIRE(run.document.is_object());
@@ -121,6 +121,10 @@ inline DoctorDocument ask_doctor(const Arguments& arguments) {
     CHECK(schema.faults_of(run.document) == std::vector<std::string>());
     CHECK(run.document.at("exit_code").get<int>() == run.code);
     return run;
+}
+
+inline DoctorDocument ask_doctor(const Arguments& arguments) {
+    return document_of_run(run_doctor(arguments + Arguments{"--json"}));
 }
 
 /// The doctor on the emulated driver, whatever the scenario.

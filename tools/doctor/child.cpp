@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "doctor/child.hpp"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -16,14 +10,10 @@
 #include <string>
 #include <utility>
 
-#include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/driver.hpp>
-#include <fabricmem/emulated_fabric.hpp>
-#include <fabricmem/error.hpp>
-#include <fabricmem/fault_driver.hpp>
 #include <fabricmem/probe.hpp>
 
-#include "common/unique_fd.hpp"
+#include "doctor/child_parts.hpp"
 #include "doctor/facts_json.hpp"
 
 namespace doctor {
@@ -32,35 +22,6 @@ namespace {
 using fabricmem::Driver;
 using fabricmem::Location;
 using fabricmem::Platform;
-
-// What libraries print must not come between the lines: they get stderr as their stdout.
-examples::UniqueFd take_stdout() {
-    examples::UniqueFd own(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-    ::dup2(STDERR_FILENO, STDOUT_FILENO);
-    return own;
-}
-
-/// A machine's Platform without its NVML, which hung or crashed.
-class WithoutNvml final : public Platform {
-public:
-    explicit WithoutNvml(std::shared_ptr<const Platform> inner) : inner_(std::move(inner)) {}
-
-    [[nodiscard]] std::optional<fabricmem::Id128> host_id() const override { return inner_->host_id(); }
-    [[nodiscard]] std::optional<fabricmem::Id128> boot_id() const override { return inner_->boot_id(); }
-    [[nodiscard]] std::optional<std::uint32_t> process_id() const override { return inner_->process_id(); }
-    [[nodiscard]] std::optional<std::uint64_t> pid_namespace() const override { return inner_->pid_namespace(); }
-    [[nodiscard]] std::optional<std::uint64_t> process_start() const override { return inner_->process_start(); }
-    [[nodiscard]] fabricmem::ProcessState process_state(std::uint32_t id, std::uint64_t start) const override {
-        return inner_->process_state(id, start);
-    }
-    [[nodiscard]] std::vector<fabricmem::ImexChannel> imex_channels() const override { return inner_->imex_channels(); }
-    [[nodiscard]] std::optional<fabricmem::KernelModule> kernel_module() const override {
-        return inner_->kernel_module();
-    }
-
-private:
-    std::shared_ptr<const Platform> inner_;
-};
 
 /// Whether a PCI device of NVIDIA's that shows or computes is there; nullopt where /sys does not tell.
 std::optional<bool> gpu_on_pci(const std::string& root) {
@@ -78,28 +39,13 @@ std::optional<bool> gpu_on_pci(const std::string& root) {
     });
 }
 
-Failure failure_of(const fabricmem::Error& error) {
-    const fabricmem::ErrorDetails& details = error.details();
-    const std::string text = error.what();
-    return {.kind = std::string(to_string(error.kind())),
-            .code = error.code(),
-            .text = without_cause(text),
-            .cause = details.cause,
-            .cure = details.cure,
-            .check = details.check};
-}
-
 class Child {
 public:
-    explicit Child(const Options& options) : options_(options), out_(take_stdout()) {
-        if (options.driver == DriverKind::emulated) return;
-        platform_ = fabricmem::make_system_platform(options.root);
-        if (options.child->without_nvml) platform_ = std::make_shared<const WithoutNvml>(platform_);
-    }
+    explicit Child(const Options& options) : options_(options), platform_(make_platform(options)) {}
 
     void run() {
         if (platform_ != nullptr) look();
-        if (make_driver()) {
+        if (start_driver()) {
             if (options_.driver == DriverKind::emulated) look();
             try_all();
         }
@@ -107,29 +53,20 @@ public:
     }
 
 private:
-    void say(std::string line);
+    void say(std::string line) { speaker_.say(std::move(line)); }
     /// False where that is done already.
     [[nodiscard]] bool begin(const std::string& step);
     [[nodiscard]] const Platform& platform() const { return platform_ != nullptr ? *platform_ : driver_->platform(); }
     void look();
-    [[nodiscard]] bool make_driver();
+    [[nodiscard]] bool start_driver();
     void try_all();
     [[nodiscard]] DeviceFacts look_at(int ordinal);
 
     const Options& options_;
-    const examples::UniqueFd out_;
+    const Speaker speaker_{};
     std::shared_ptr<const Platform> platform_;  // null: the driver has one
     std::shared_ptr<Driver> driver_;
 };
-
-void Child::say(std::string line) {
-    line += '\n';
-    for (std::string_view rest = line; !rest.empty();) {
-        const ssize_t written = ::write(out_.get(), rest.data(), rest.size());
-        if (written < 0 && errno != EINTR) ::_exit(1);  // there is nobody left to tell
-        if (written > 0) rest.remove_prefix(static_cast<std::size_t>(written));
-    }
-}
 
 bool Child::begin(const std::string& step) {
     const auto& done = options_.child->done;
@@ -156,24 +93,13 @@ void Child::look() {
     if (!options_.child->without_nvml && begin("nvml")) say(nvml_line(platform().nvml()));
 }
 
-bool Child::make_driver() {
+bool Child::start_driver() {
     const bool first = begin("driver");
     if (!first) say(begin_line("driver again"));
     DriverFacts facts;
-    try {
-        if (options_.driver == DriverKind::emulated) {
-            driver_ = fabricmem::make_emulated_driver_from_environment();
-            facts.place = emulated_place(*driver_);
-        } else {
-            driver_ = fabricmem::make_cuda_driver({.platform = platform_});
-        }
-        driver_ = fabricmem::with_faults_from_environment(std::move(driver_));
-        (void)driver_->driver_get_version(&facts.cuda_version);
-    } catch (const fabricmem::Error& error) {
-        facts.why_not = failure_of(error);
-    }
-    if (first || facts.why_not.has_value()) say(driver_line(facts));
-    return !facts.why_not.has_value();
+    driver_ = make_driver(options_, platform_, facts);
+    if (first || driver_ == nullptr) say(driver_line(facts));
+    return driver_ != nullptr;
 }
 
 DeviceFacts Child::look_at(int ordinal) {
@@ -228,7 +154,7 @@ void Child::try_all() {
 }  // namespace
 
 int run_child(const Options& options) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a call that hangs does not outlive who waits for it
+    end_with_parent();
     Child(options).run();
     return 0;
 }

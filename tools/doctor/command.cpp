@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,17 +37,28 @@ std::pair<UniqueFd, UniqueFd> make_output_pipe() {
 
 }  // namespace
 
-Command::Command(std::vector<std::string> arguments, const std::map<std::string, std::string>& environment) {
+Command::Command(std::vector<std::string> arguments, const std::map<std::string, std::string>& environment,
+                 Input input) {
+    UniqueFd in_read;
+    if (input == Input::lines) {
+        std::array<int, 2> ends{-1, -1};
+        refuse_errno(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0 ? 0 : errno, "socketpair");
+        in_read = UniqueFd(ends[0]);
+        input_ = UniqueFd(ends[1]);
+    }
     auto [out_read, out_write] = make_output_pipe();
     auto [err_read, err_write] = make_output_pipe();
-    id_ = examples::spawn_group(
-        {.command = std::move(arguments), .environment = environment, .out = out_write.get(), .err = err_write.get()});
+    id_ = examples::spawn_group({.command = std::move(arguments),
+                                 .environment = environment,
+                                 .in = in_read.get(),
+                                 .out = out_write.get(),
+                                 .err = err_write.get()});
     fds_[0] = std::move(out_read);
     fds_[1] = std::move(err_read);
 }
 
 Command::~Command() {
-    if (ended_.has_value()) return;
+    if (ended_.has_value() || id_ < 0) return;
     kill();
     (void)wait(Deadline(kForDying));
 }
@@ -81,6 +93,12 @@ Command::Read Command::read_line(std::string& line, const Deadline& deadline) {
         if (fds_[0].get() < 0) return Read::end;
         if (!read_more(deadline) && deadline.passed()) return Read::late;
     }
+}
+
+bool Command::write_line(const std::string& line) {
+    const std::string whole = line + '\n';
+    const ssize_t sent = ::send(input_.get(), whole.data(), whole.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent == static_cast<ssize_t>(whole.size());
 }
 
 bool Command::read_all(const Deadline& deadline) {

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "common/text.hpp"
-#include "doctor/examination.hpp"
 #include "doctor/findings.hpp"
+#include "doctor/watched_child.hpp"
 
 namespace doctor {
 namespace {
@@ -122,6 +122,7 @@ std::vector<Finding> evaluate(const Facts& facts, Expectation expected) {
     judge_fabric(facts, expected, findings);
     judge_nvml(facts, findings);
     judge_imex(facts, expected, findings);
+    judge_meeting(facts, findings);
     return findings.take(facts);
 }
 

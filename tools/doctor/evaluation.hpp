@@ -30,7 +30,8 @@ struct Finding {
     std::string about{};                        ///< what else it is about: "GPU 0000:1b:00.0"
     std::string facts{};
     std::string cause{};
-    bool found = true;  ///< false: nothing was found about the check, or it follows from another finding
+    std::string mend{};  ///< of a finding with others: who has to mend it
+    bool found = true;   ///< false: nothing was found about the check, or it follows from another finding
 
     /// "devices 0-7 and host NUMA node 0"; empty: the machine.
     [[nodiscard]] std::string subject() const;

@@ -9,6 +9,7 @@
 
 #include "common/text.hpp"
 #include "doctor/findings.hpp"
+#include "doctor/words.hpp"
 
 namespace doctor {
 namespace {
@@ -17,18 +18,6 @@ using examples::formatted;
 using fabricmem::ImexChannel;
 using fabricmem::KernelModule;
 using fabricmem::NvmlDevice;
-
-/// The check of a driver that could not be made and named none.
-std::string_view check_of_code(int code) noexcept {
-    switch (code) {
-        case 3: return "FM-DRIVER-007";
-        case 100: return "FM-DRIVER-003";
-        case 802: return "FM-FABRIC-004";
-        case 803:
-        case 804: return "FM-DRIVER-005";
-        default: return "FM-DRIVER-006";
-    }
-}
 
 bool opens(const ImexChannel& channel) noexcept { return channel.open_errno == 0 && channel.major_matches; }
 
@@ -100,9 +89,7 @@ const DeviceFacts* cuda_device(const Facts& facts, const NvmlDevice& device) noe
 void judge_driver(const Facts& facts, Findings& findings) {
     if (facts.driver.has_value() && facts.driver->why_not.has_value()) {
         const Failure& failure = *facts.driver->why_not;
-        const std::string_view named = failure.check;
-        findings.add(named.empty() ? check_of_code(failure.code) : named, CheckState::failed,
-                     {.facts = failure.text, .cause = failure.cause});
+        findings.add(check_of(failure), CheckState::failed, {.facts = failure.text, .cause = failure.cause});
     }
     if (!facts.machine.has_value() || !facts.nvml.has_value()) return;
     const auto& module = facts.machine->kernel_module;

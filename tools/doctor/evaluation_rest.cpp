@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "doctor/findings.hpp"
+#include "doctor/meeting_words.hpp"
 
 namespace doctor {
 namespace {
@@ -90,6 +91,7 @@ Finding by(Basis basis, const Facts& facts) {
         case Basis::imex: return of_imex(facts);
         case Basis::two_sides: break;
     }
+    if (facts.meeting.has_value() && all_work(*facts.meeting)) return as(CheckState::ok);
     return as(CheckState::skipped, "two sides show it: --listen and --connect, or --store");
 }
 

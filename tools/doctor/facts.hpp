@@ -12,6 +12,8 @@
 #include <fabricmem/probe.hpp>
 #include <fabricmem/types.hpp>
 
+#include "doctor/peers.hpp"
+
 namespace doctor {
 
 /// Why there is no driver: an Error's parts.
@@ -105,7 +107,8 @@ struct Facts {
     std::vector<Stuck> stuck{};
     bool out_of_time = false;
     ImexFacts imex{};
-    std::string said{};  ///< on stderr by the children
+    std::optional<Meeting> meeting{};  ///< with other processes, where there was one
+    std::string said{};                ///< on stderr by the children
 
     [[nodiscard]] const PlaceFacts* at(const fabricmem::Location& place) const noexcept;
 };

@@ -198,11 +198,8 @@ PlaceFacts place_from(const json& in) {
             .steps = list_from(in.at("steps"), step_from)};
 }
 
-Told take(const json& line, Facts& facts) {
-    Told told;
-    if (line.contains("begin")) {
-        told.begun = line["begin"].get<std::string>();
-    } else if (line.contains("machine")) {
+bool take(const json& line, Facts& facts) {
+    if (line.contains("machine")) {
         facts.machine = machine_from(line["machine"]);
     } else if (line.contains("nvml")) {
         facts.nvml = nvml_from(line["nvml"]);
@@ -214,10 +211,8 @@ Told take(const json& line, Facts& facts) {
         facts.to_try = list_from(line.at("to_try"), location_from);
     } else if (line.contains("probe")) {
         facts.places.push_back(place_from(line["probe"]));
-    } else {
-        told.ended = line.contains("end");
     }
-    return told;
+    return line.contains("end");
 }
 
 // What a driver says need not be UTF-8.
@@ -267,12 +262,18 @@ std::string place_line(const PlaceFacts& place) {
 
 std::string end_line() { return line_of("end", true); }
 
-Told take_line(const std::string& line, Facts& facts) {
+std::string begun_step(const std::string& line) {
+    const json parsed = json::parse(line, nullptr, false);
+    if (!parsed.is_object() || !parsed.contains("begin") || !parsed["begin"].is_string()) return {};
+    return parsed["begin"].get<std::string>();
+}
+
+bool take_line(const std::string& line, Facts& facts) {
     try {
         const json parsed = json::parse(line, nullptr, false);
-        return parsed.is_object() ? take(parsed, facts) : Told{};
+        return parsed.is_object() && take(parsed, facts);
     } catch (const json::exception&) {
-        return {};
+        return false;
     }
 }
 

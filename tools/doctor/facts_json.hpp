@@ -22,12 +22,10 @@ namespace doctor {
 /// All is done.
 [[nodiscard]] std::string end_line();
 
-struct Told {
-    std::string begun{};  ///< the step that begins
-    bool ended = false;
-};
-
-/// Puts what a line says where it belongs. A line that is none of these says nothing. Throws std::bad_alloc alone.
-Told take_line(const std::string& line, Facts& facts);
+/// The step that a line begins; empty: none.
+[[nodiscard]] std::string begun_step(const std::string& line);
+/// Puts what a line says where it belongs. A line that is none of these says nothing. Returns whether all is done.
+/// Throws std::bad_alloc alone.
+[[nodiscard]] bool take_line(const std::string& line, Facts& facts);
 
 }  // namespace doctor

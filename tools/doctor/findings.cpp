@@ -54,7 +54,8 @@ void Findings::add(std::string_view check, CheckState state, Finding finding) {
     if (finding.check == nullptr) return;
     finding.state = state;
     const auto same = std::find_if(findings_.begin(), findings_.end(), [&](const Finding& other) {
-        return other.check == finding.check && other.state == state && other.cause == finding.cause;
+        return other.check == finding.check && other.state == state && other.cause == finding.cause &&
+               other.mend == finding.mend;
     });
     if (same == findings_.end()) {
         findings_.push_back(std::move(finding));
@@ -71,6 +72,12 @@ void Findings::add(std::string_view check, CheckState state, Finding finding) {
 bool Findings::has(std::string_view check) const noexcept {
     return std::any_of(findings_.begin(), findings_.end(),
                        [&](const Finding& finding) { return finding.check->id == check; });
+}
+
+bool Findings::has_failed(std::string_view check) const noexcept {
+    return std::any_of(findings_.begin(), findings_.end(), [&](const Finding& finding) {
+        return finding.state == CheckState::failed && (check.empty() || finding.check->id == check);
+    });
 }
 
 bool Findings::add_facts(std::string_view check, const std::string& facts) {

@@ -19,6 +19,8 @@ public:
     /// To what was found about this check; false where nothing was.
     bool add_facts(std::string_view check, const std::string& facts);
     [[nodiscard]] bool has(std::string_view check) const noexcept;
+    /// Whether something failed; about this check, or any.
+    [[nodiscard]] bool has_failed(std::string_view check = {}) const noexcept;
     /// All, in the order of all_checks(), with those about which nothing was found.
     [[nodiscard]] std::vector<Finding> take(const Facts& facts);
 
@@ -34,6 +36,8 @@ void judge_channels(const Facts& facts, Findings& findings);
 void judge_fabric(const Facts& facts, Expectation expected, Findings& findings);
 void judge_nvml(const Facts& facts, Findings& findings);
 void judge_imex(const Facts& facts, Expectation expected, Findings& findings);
+
+void judge_meeting(const Facts& facts, Findings& findings);
 
 /// The state of a check about which nothing was found.
 [[nodiscard]] Finding without_finding(const Facts& facts, const fabricmem::Check& check);

@@ -166,6 +166,23 @@ Json json_of_finding(const Finding& finding) {
             {"side", to_string(check.side)}};
 }
 
+Json json_of_peers(const std::optional<Meeting>& meeting) {
+    Json peers = Json::array();
+    if (!meeting.has_value()) return peers;
+    for (const Cell& cell : meeting->cells) {
+        peers.push_back({{"exporter", cell.exporter},
+                         {"importer", cell.importer},
+                         {"place", cell.place},
+                         {"state", to_string(cell.state)},
+                         {"check", text_or_null(cell.check)},
+                         {"cause", text_or_null(cell.cause)},
+                         {"cure", text_or_null(cell.cure)},
+                         {"side", cell.side},
+                         {"peer", text_or_null(cell.peer)}});
+    }
+    return peers;
+}
+
 }  // namespace
 
 std::string json_of(const Report& report) {
@@ -185,7 +202,7 @@ std::string json_of(const Report& report) {
                         {"devices", json_of_devices(facts)},
                         {"places", places},
                         {"checks", checks},
-                        {"peers", Json::array()}};
+                        {"peers", json_of_peers(facts.meeting)}};
     return document.dump(2, ' ', true, Json::error_handler_t::replace) + "\n";
 }
 

@@ -45,6 +45,16 @@ std::string joined(const std::vector<std::string>& words) {
     return text;
 }
 
+void meet(Options& options, Pair::Role role, std::string_view text) {
+    if (options.pair.has_value()) throw WrongOption("it is either --listen or --connect, once");
+    options.pair = Pair{.role = role, .endpoint = pingpong::endpoint_of(text, role == Pair::Role::listen ? 0 : 1)};
+    // A bare port: at all addresses, of both families where the machine has both.
+    if (text.find(':') == text.npos) options.pair->endpoint.host = role == Pair::Role::listen ? "::" : "";
+    if (options.pair->endpoint.host.empty()) throw WrongOption(formatted("'{}' has no host", text));
+}
+
+Job& job_of(Options& options) { return options.job ? *options.job : options.job.emplace(); }
+
 ChildTask& task_of(Options& options) { return options.child ? *options.child : options.child.emplace(); }
 
 using Row = examples::OptionRow<Options>;
@@ -61,6 +71,20 @@ const std::array kRows{
         [](Options& options, std::string_view text) {
             options.time_limit = std::chrono::seconds(number_of(text, 1, 3600));
         }},
+    Row{"--listen", "[HOST:]PORT", "waits for another doctor: each tries the other's memory (port 0: any)",
+        [](Options& options, std::string_view text) { meet(options, Pair::Role::listen, text); }},
+    Row{"--connect", "HOST:PORT", "goes to the one that listens there",
+        [](Options& options, std::string_view text) { meet(options, Pair::Role::connect, text); }},
+    Row{"--store", "URL", "of a whole job: dir:/path or redis://host:port, with --rank and --size",
+        [](Options& options, std::string_view text) { job_of(options).store = some_text(text); }},
+    Row{"--rank", "R", "of this process in the job",
+        [](Options& options, std::string_view text) {
+            job_of(options).rank = number_of<std::uint32_t>(text, 0, Job::kMostRanks - 1);
+        }},
+    Row{"--size", "N", "how many ranks the job has, 1 to 256",
+        [](Options& options, std::string_view text) {
+            job_of(options).size = number_of<std::uint32_t>(text, 1, Job::kMostRanks);
+        }},
     Row{"--json", "", "one JSON document on stdout and nothing else (docs/doctor.schema.json)",
         [](Options& options, std::string_view) { options.json = true; }},
     Row{"-v", "", "all checks and all steps, not only what is not well",
@@ -73,6 +97,10 @@ const std::array kRows{
     Row{"--version", "", "the version", [](Options& options, std::string_view) { options.version = true; }},
     // What a child is told; not for humans.
     Row{"--child", "", "", [](Options& options, std::string_view) { task_of(options); }},
+    Row{"--export", "", "",
+        [](Options& options, std::string_view) { task_of(options).part = ChildTask::Part::export_memory; }},
+    Row{"--import", "", "",
+        [](Options& options, std::string_view) { task_of(options).part = ChildTask::Part::import_memory; }},
     Row{"--done", "STEPS", "", [](Options& options, std::string_view text) { task_of(options).done = split(text); }},
     Row{"--without-nvml", "", "", [](Options& options, std::string_view) { task_of(options).without_nvml = true; }},
 };
@@ -86,6 +114,13 @@ Options parse_options(std::span<const std::string> arguments) {
     examples::apply_options(std::span<const Row>(kRows), arguments, options);
     if (!options.scenario.empty() && options.driver == DriverKind::cuda)
         throw WrongOption("--scenario: the real driver is what it is; with --driver emulated");
+    if (const auto& job = options.job; job.has_value()) {
+        if (options.pair.has_value()) throw WrongOption("--store: not with --listen or --connect");
+        if (job->store.empty() || !job->rank.has_value() || !job->size.has_value())
+            throw WrongOption("--store, --rank and --size: all of them or none");
+        if (*job->rank >= *job->size)
+            throw WrongOption(formatted("--rank: there is no rank {} of {}", *job->rank, *job->size));
+    }
     return options;
 }
 
@@ -102,6 +137,8 @@ std::vector<std::string> child_arguments(const Options& options, const ChildTask
     std::vector<std::string> arguments{"--child", "--driver", std::string(examples::word_of(options.driver, kDrivers))};
     if (!options.root.empty()) arguments.insert(arguments.end(), {"--root", options.root});
     if (!task.done.empty()) arguments.insert(arguments.end(), {"--done", joined(task.done)});
+    if (task.part == ChildTask::Part::export_memory) arguments.emplace_back("--export");
+    if (task.part == ChildTask::Part::import_memory) arguments.emplace_back("--import");
     if (task.without_nvml) arguments.emplace_back("--without-nvml");
     return arguments;
 }

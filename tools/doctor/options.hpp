@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "pingpong_options.hpp"
+
 namespace doctor {
 
 /// The emulated driver is never taken unless it is asked for.
@@ -22,8 +24,28 @@ enum class Colour : std::uint8_t { automatic, always, never };
 
 /// What a child process is told by its parent.
 struct ChildTask {
+    enum class Part : std::uint8_t { examine, export_memory, import_memory };
+
+    Part part = Part::examine;
     std::vector<std::string> done{};  ///< steps that are not to be made again
     bool without_nvml = false;        ///< it hung or crashed: it is not asked again
+};
+
+/// Where two doctors meet.
+struct Pair {
+    enum class Role : std::uint8_t { listen, connect };
+
+    Role role = Role::listen;
+    pingpong::Endpoint endpoint{};
+};
+
+/// What a rank of a job knows of the others.
+struct Job {
+    static constexpr std::uint32_t kMostRanks = 256;
+
+    std::string store{};  ///< for fabricmem::make_store()
+    std::optional<std::uint32_t> rank{};
+    std::optional<std::uint32_t> size{};
 };
 
 struct Options {
@@ -36,6 +58,8 @@ struct Options {
     Colour colour = Colour::automatic;
     std::string explain{};                             ///< a check's id, or "all"
     std::optional<std::chrono::seconds> time_limit{};  ///< of a step
+    std::optional<Pair> pair{};
+    std::optional<Job> job{};
     bool help = false;
     bool version = false;
     std::optional<ChildTask> child{};  ///< this process is a child

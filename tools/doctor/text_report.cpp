@@ -6,6 +6,7 @@
 
 #include "common/arguments.hpp"
 #include "common/text.hpp"
+#include "doctor/meeting_words.hpp"
 
 namespace doctor {
 namespace {
@@ -77,6 +78,7 @@ std::string text_of_finding(const Finding& finding, const Layout& layout) {
     text = painted_word(std::move(text), state, style_of(finding.state), layout.paint);
     if (const std::string subject = finding.subject(); !subject.empty())
         text += wrapped("  where: ", subject, 4, layout.width);
+    if (!finding.mend.empty()) text += wrapped("  to be mended: ", finding.mend, 4, layout.width);
     if (!finding.facts.empty()) text += wrapped("  seen: ", finding.facts, 4, layout.width);
     if (!finding.cause.empty()) text += wrapped("  has to hold: ", finding.check->statement, 4, layout.width);
     return finding.is_well() ? text : text + text_of_cures(finding.check->cures, layout);
@@ -90,6 +92,7 @@ std::string text_of(const Report& report, Detail detail, const Layout& layout) {
             if (finding.state == state && finding.found) between += "\n" + text_of_finding(finding, layout);
         }
     }
+    if (report.facts.meeting.has_value()) between += table_of(*report.facts.meeting, layout.width);
     if (detail == Detail::all) between += text_of_all(report, layout);
     return between.empty() ? verdict : verdict + between + "\n" + verdict;
 }

@@ -6,6 +6,7 @@
 
 #include "common/text.hpp"
 #include "doctor/findings.hpp"
+#include "doctor/meeting_words.hpp"
 #include "doctor/words.hpp"
 
 namespace doctor {
@@ -33,6 +34,12 @@ std::string why(const std::vector<Finding>& findings) {
     return finding->facts.empty() ? "not so: " + std::string(finding->check->statement) : finding->facts;
 }
 
+std::string emulated_prefix(const Facts& facts) {
+    if (!facts.emulated) return {};
+    const std::string place = facts.driver.has_value() ? facts.driver->place : std::string();
+    return formatted("emulated driver{}{}: ", place.empty() ? "" : ", ", place);
+}
+
 class Judge {
 public:
     Judge(const Facts& facts, const std::vector<Finding>& findings, Expectation expected)
@@ -51,14 +58,13 @@ public:
         Verdict verdict{.expected = expected_, .reach = reach_};
         auto [outcome, sentence] = working_.empty() ? of_nothing() : of_something();
         verdict.outcome = outcome;
-        verdict.sentence = prefix() + sentence;
+        verdict.sentence = emulated_prefix(facts_) + sentence;
         return verdict;
     }
 
 private:
     using Said = std::pair<Outcome, std::string>;
 
-    [[nodiscard]] std::string prefix() const;
     [[nodiscard]] std::string versions() const;
     [[nodiscard]] Said of_nothing() const;
     [[nodiscard]] Said of_something() const;
@@ -76,12 +82,6 @@ private:
     std::vector<Location> unknown_{};
     HandleReach reach_ = HandleReach::none;
 };
-
-std::string Judge::prefix() const {
-    if (!facts_.emulated) return {};
-    const std::string place = facts_.driver.has_value() ? facts_.driver->place : std::string();
-    return formatted("emulated driver{}{}: ", place.empty() ? "" : ", ", place);
-}
 
 // "(driver 580.159.04, CUDA 13.0)", as far as it is known.
 std::string Judge::versions() const {
@@ -186,7 +186,20 @@ Judge::Said Judge::of_whole_node() const {
 }  // namespace
 
 Verdict judge(const Facts& facts, const std::vector<Finding>& findings, Expectation expected) {
-    return Judge(facts, findings, expected).verdict();
+    Verdict verdict = Judge(facts, findings, expected).verdict();
+    if (!facts.meeting.has_value()) return verdict;
+    const Meeting& meeting = *facts.meeting;
+    const Outcome together = outcome_of(meeting);
+    // What this process can't do by itself comes first.
+    if (verdict.outcome == Outcome::curable || verdict.outcome == Outcome::impossible) {
+        const char* const others = meeting.kind == Meeting::Kind::pair ? "the peer" : "the other ranks";
+        verdict.sentence += together == Outcome::curable ? formatted("; nothing could be shared with {}", others)
+                                                         : formatted("; {}", describe(meeting));
+    } else {
+        verdict.sentence = emulated_prefix(facts) + describe(meeting);
+        verdict.outcome = std::max(verdict.outcome, together);
+    }
+    return verdict;
 }
 
 }  // namespace doctor

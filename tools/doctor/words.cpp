@@ -41,6 +41,18 @@ std::string_view describe_recovery(std::uint32_t action) noexcept {
     }
 }
 
+std::string_view check_of(const Failure& failure) noexcept {
+    if (!failure.check.empty()) return failure.check;
+    switch (failure.code) {
+        case 3: return "FM-DRIVER-007";
+        case 100: return "FM-DRIVER-003";
+        case 802: return "FM-FABRIC-004";
+        case 803:
+        case 804: return "FM-DRIVER-005";
+        default: return "FM-DRIVER-006";
+    }
+}
+
 std::string describe_cuda(int version) {
     return version == 0 ? std::string() : examples::formatted("CUDA {}.{}", version / 1000, version % 1000 / 10);
 }

@@ -8,6 +8,8 @@
 
 #include <fabricmem/platform.hpp>
 
+#include "doctor/facts.hpp"
+
 namespace doctor {
 
 /// "not_supported", "in_progress": the enumerator's name.
@@ -16,6 +18,8 @@ namespace doctor {
 [[nodiscard]] std::string describe_fabric(const fabricmem::FabricInfo& info);
 /// NVML's field 230: "reset the GPU".
 [[nodiscard]] std::string_view describe_recovery(std::uint32_t action) noexcept;
+/// Of a driver that could not be made: the check that its error names, else that of its code.
+[[nodiscard]] std::string_view check_of(const Failure& failure) noexcept;
 /// "CUDA 13.0"; empty for 0.
 [[nodiscard]] std::string describe_cuda(int version);
 
