@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -308,6 +309,24 @@ TEST_CASE("On a terminal it is coloured and as wide as that, unless the environm
     }
     const Environment refused(Variables{{"TERM", "xterm"}, {"NO_COLOR", "1"}});
     CHECK_FALSE(contains(on_terminal({"--driver", "emulated"}, 80), "\x1b["));
+}
+
+TEST_CASE("What docs/doctor.md shows is what the doctor says", "[doctor]") {
+    std::ifstream page(FABRICMEM_SOURCE_DIR "/docs/doctor.md");
+    const std::string prompt = "$ fabricmem-doctor ";
+    int shown = 0;
+    for (std::string line; std::getline(page, line);) {
+        if (!line.starts_with(prompt)) continue;
+        Arguments arguments;
+        std::istringstream words(line.substr(prompt.size()));
+        for (std::string word; words >> word;) arguments.push_back(word);
+        std::string expected;
+        while (std::getline(page, line) && line != "```") expected += line + "\n";
+        INFO(line);
+        CHECK(run_doctor(arguments).out == expected);
+        ++shown;
+    }
+    CHECK(shown >= 3);
 }
 
 #else

@@ -125,12 +125,11 @@ Options parse_options(std::span<const std::string> arguments) {
 }
 
 std::string help_text() {
-    return "fabricmem-doctor: whether this machine and this process can have fabric memory, and if not, why and who "
-           "can\n"
-           "mend it. Changes nothing.\n\n" +
+    return "fabricmem-doctor: whether this machine and this process can have fabric memory,\n"
+           "and if not, why, and who can mend it. Changes nothing.\n\n" +
            examples::help_lines(std::span<const Row>(kRows)) +
-           "\nExit code: 0 as expected, 1 it works but less than expected, 2 it does not work and can be mended,\n"
-           "3 this platform can't, 4 the doctor itself failed.\n";
+           "\nExit code: 0 as expected, 1 it works but less than expected, 2 it does not work\n"
+           "and can be mended, 3 this platform can't, 4 the doctor itself failed.\n";
 }
 
 std::vector<std::string> child_arguments(const Options& options, const ChildTask& task) {
