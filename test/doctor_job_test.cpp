@@ -131,6 +131,11 @@ TEST_CASE("What an earlier run left in the store is not believed", "[doctor][pee
     const std::string other = R"({"offers": {"rank 0": "old"}, "cells": [{"exporter": "rank 0", "state": "ok"}]})";
     const auto store = make_store("dir:" + folder.path() + "/store");
     store->set("doctor/1/results", bytes_of(other));
+    // It had seen another rank 0 than the one that comes now.
+    const auto left = nlohmann::json::parse(text_of(*store->try_get("doctor/1/offer")));
+    const nlohmann::json seen{{"offers", {{"rank 0", "old"}, {"rank 1", left.at("nonce")}}},
+                              {"cells", nlohmann::json::array()}};
+    store->set("doctor/1/seen", bytes_of(seen.dump()));
     store->set("doctor/over", bytes_of("old"));
     const auto alone = run_job(folder, "gb200-nvl72", {"node0", ""}, {"--json", "--time-limit", "2"});
     const DoctorDocument told = document_of_run(alone[0]);

@@ -198,6 +198,7 @@ TEST_CASE("What a stranger sends, or does not, is a finding and never a crash", 
     struct Row {
         std::string bytes;
         const char* check;
+        const char* says;
         bool closes;
     };
     const std::string version_7("FMDR\x07\x00\x01\x00\x00\x00\x00\x00", 12);
@@ -205,11 +206,13 @@ TEST_CASE("What a stranger sends, or does not, is a finding and never a crash", 
     const std::string too_long("FMDR\x01\x00\x01\x00\xff\xff\xff\x7f", 12);
     const std::string unfinished("FMDR\x01\x00\x01\x00\x64\x00\x00\x00{\"probes\"", 21);
     const std::string nonsense("FMDR\x01\x00\x01\x00\x04\x00\x00\x00what", 16);
-    for (const Row& row : {Row{"GET / HTTP/1.1\r\n\r\n", "FM-PEER-005", false}, Row{version_7, "FM-PEER-005", false},
-                           Row{other_kind, "FM-PEER-005", false}, Row{too_long, "FM-PEER-005", false},
-                           Row{nonsense, "FM-PEER-005", false}, Row{unfinished, "FM-PEER-007", true},
-                           Row{unfinished, "FM-PEER-007", false}, Row{"FM", "FM-PEER-007", true},
-                           Row{"", "FM-PEER-007", true}, Row{"", "FM-PEER-007", false}}) {
+    for (const Row& row :
+         {Row{"GET / HTTP/1.1\r\n\r\n", "FM-PEER-005", "it sent 'GET", false},
+          Row{version_7, "FM-PEER-005", "version 7", false}, Row{other_kind, "FM-PEER-005", "another kind", false},
+          Row{too_long, "FM-PEER-005", "2147483647 bytes", false},
+          Row{nonsense, "FM-PEER-005", "makes no sense", false}, Row{unfinished, "FM-PEER-007", "went away", true},
+          Row{unfinished, "FM-PEER-007", "says nothing", false}, Row{"FM", "FM-PEER-007", "went away", true},
+          Row{"", "FM-PEER-007", "went away", true}, Row{"", "FM-PEER-007", "says nothing", false}}) {
         std::string port;
         const auto program = listen_on({"single-h100"}, port, {"--time-limit", "1"});
         RawPeer peer = RawPeer::connected_to(static_cast<std::uint16_t>(std::stoi(port)));
@@ -219,6 +222,7 @@ TEST_CASE("What a stranger sends, or does not, is a finding and never a crash", 
         INFO(row.bytes << " " << told.verdict());
         CHECK(told.code == 2);
         CHECK(told.checks("failed") == Ids{row.check});
+        CHECK(contains(told.check(row.check)["cause"].get<std::string>(), row.says));
     }
 }
 
@@ -250,6 +254,7 @@ TEST_CASE("A peer whose probe is damaged is to blame, and one that tells nonsens
     CHECK(side(told, "here") == "there");
     CHECK(states(told, "there") == "failed unknown");
     CHECK(side(told, "there") == "unknown");
+    CHECK(told.document["peers"][2]["check"].is_null());
     CHECK(told.out.find("\\u001b") == told.out.npos);
 }
 

@@ -154,6 +154,14 @@ TEST_CASE("A driver call that hangs is named, and hides no other place", "[docto
     CHECK(contains(told.verdict(), "what device 1 and host NUMA node 1 can is not known"));
 }
 
+TEST_CASE("Each step has its own time: many slow ones are not late", "[doctor]") {
+    const Faults faults("cuMemCreate=delay:2200000");
+    const DoctorFolder folder;
+    const DoctorDocument told = ask_doctor_on(folder.write(two_gpus()), {"--time-limit", "6"});
+    CHECK(told.code == 0);
+    CHECK(told.checks("failed").empty());
+}
+
 TEST_CASE("A start of the devices that hangs ends the run with what is known", "[doctor]") {
     const Faults faults("cuDeviceGetCount=hang");
     const DoctorDocument told = ask_doctor_on("single-h100", {"--time-limit", "1"});

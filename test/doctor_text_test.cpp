@@ -61,6 +61,7 @@ TEST_CASE("A command is broken only where it is longer than a line, and stays on
     CHECK(doctor::wrapped("", "please run `a b c d`, now", 2, 20) == "please run\n  `a b c d`, now\n");
     CHECK(doctor::wrapped("", "run `aaaa bbbb 'cc dd' eeee` now", 2, 16) ==
           "run `aaaa bbbb \\\n  'cc dd' eeee`\n  now\n");
+    CHECK(doctor::wrapped("", "`aaaaaa 'bbbb cccc' dd`", 0, 12) == "`aaaaaa \\\n'bbbb cccc' \\\ndd`\n");
     CHECK(doctor::wrapped("", "a lone ` is a word", 0, 9) == "a lone `\nis a word\n");
 }
 
@@ -79,6 +80,14 @@ TEST_CASE("The first and the last line are the verdict, and between them is what
     CHECK(ill[5] == "  has to hold: there is an IMEX channel node");
     CHECK(ill[6] == "  The administrator can:");
     CHECK(contains(ill[8], "    container: hand it in"));
+}
+
+TEST_CASE("What is not known for want of NVML is not told once more each", "[doctor]") {
+    Facts facts = good_facts();
+    facts.nvml.reset();
+    const std::string text = text_of(facts, Detail::what_is_not_well, {});
+    CHECK(contains(text, "warning FM-NVML-001"));
+    CHECK_FALSE(contains(text, "FM-FABRIC-005"));
 }
 
 TEST_CASE("No line is wider than the terminal, at 80 columns and at 40", "[doctor]") {
@@ -130,7 +139,7 @@ TEST_CASE("A check is explained by its id, and an unknown id is answered with th
 }
 
 TEST_CASE("What a child tells arrives as it was told", "[doctor]") {
-    Facts told = domain_facts();
+    Facts told = domain_facts(3);
     told.machine->channels.push_back({.number = 3, .open_errno = 13, .major_matches = false});
     told.machine->visible_devices = "";
     told.machine->gpu_on_pci = true;
@@ -164,6 +173,8 @@ TEST_CASE("What a child tells arrives as it was told", "[doctor]") {
     CHECK(heard.machine->kernel_module->imex_channel_major == 234U);
     CHECK(heard.nvml->devices.front().fabric->cluster_uuid == kSomeCluster);
     CHECK_FALSE(heard.nvml->devices.front().fabric->health_mask.has_value());
+    CHECK(heard.nvml->devices[1].fabric->health_mask == 0xaaU);
+    CHECK(heard.nvml->devices[1].recovery_action == 0U);
     CHECK_FALSE(heard.nvml->devices.back().fabric.has_value());
     CHECK_FALSE(heard.nvml->devices.front().recovery_action.has_value());
     CHECK(heard.driver->why_not->text == "\"quoted\"\n");

@@ -15,7 +15,6 @@
 namespace doctor {
 namespace {
 
-using fabricmem::Check;
 using fabricmem::Location;
 using fabricmem::ProbeRung;
 using fabricmem::ProbeStep;

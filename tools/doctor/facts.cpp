@@ -60,7 +60,7 @@ std::string without_cause(const std::string& text) {
     return text.substr(0, end);
 }
 
-std::string name_places(std::vector<Location> places) {
+std::string name_places(const std::vector<Location>& places) {
     const std::string devices = name_kind(places, false);
     const std::string hosts = name_kind(places, true);
     return devices + (devices.empty() || hosts.empty() ? "" : " and ") + hosts;

@@ -120,7 +120,7 @@ struct Facts {
 [[nodiscard]] std::string without_cause(const std::string& text);
 
 /// "devices 0-3 and 5", "device 0 and host NUMA nodes 0-1".
-[[nodiscard]] std::string name_places(std::vector<fabricmem::Location> places);
+[[nodiscard]] std::string name_places(const std::vector<fabricmem::Location>& places);
 
 /// "is in a multi-node domain" of NVML's words: a cluster UUID, and joining or joined.
 [[nodiscard]] bool in_domain(const fabricmem::FabricInfo& info) noexcept;

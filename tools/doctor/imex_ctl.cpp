@@ -28,12 +28,12 @@ constexpr std::size_t kNodesKept = 4096;
 
 /// Empty: there is none.
 std::string find_program(const std::string& root) {
-    const std::string usual = formatted("{}/usr/bin/{}", root, kName);
+    std::string usual = formatted("{}/usr/bin/{}", root, kName);
     if (::access(usual.c_str(), X_OK) == 0) return usual;
     const char* const path = root.empty() ? std::getenv("PATH") : nullptr;
     for (std::string_view rest = path == nullptr ? "" : path; !rest.empty();) {
         const std::string_view folder = rest.substr(0, rest.find(':'));
-        const std::string found = formatted("{}/{}", folder, kName);
+        std::string found = formatted("{}/{}", folder, kName);
         if (!folder.empty() && ::access(found.c_str(), X_OK) == 0) return found;
         rest.remove_prefix(std::min(folder.size() + 1, rest.size()));
     }
