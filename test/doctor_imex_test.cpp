@@ -154,7 +154,8 @@ TEST_CASE("What nvidia-imex-ctl does not tell is not known, and no failure", "[d
     CHECK(nonsense.code == 0);
     CHECK(nonsense.state("FM-IMEX-006") == "unknown");
     CHECK(nonsense.state("FM-IMEX-001") == "unknown");
-    const DoctorDocument hangs = ask_in_domain(with_imex(folder, "exec sleep 1000", "exit 0"), {"--time-limit", "1"});
+    const DoctorDocument hangs =
+        ask_in_domain(with_imex(folder, "exec sleep 1000", "exit 0"), {"--time-limit", kShortLimit});
     CHECK(hangs.code == 0);
     CHECK(hangs.checks("warning") == Ids{"FM-IMEX-004"});
     const DoctorDocument fails = ask_in_domain(with_imex(folder, "echo no socket >&2; exit 3", "exit 3"));

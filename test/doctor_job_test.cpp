@@ -106,7 +106,7 @@ TEST_CASE("Every cell is in the JSON, of every rank", "[doctor][peers]") {
 
 TEST_CASE("A rank that does not come is named, and the others are known all the same", "[doctor][peers]") {
     const DoctorFolder folder;
-    const auto runs = run_job(folder, "gb200-nvl72", {"node0", "", "node2"}, {"--json", "--time-limit", "2"});
+    const auto runs = run_job(folder, "gb200-nvl72", {"node0", "", "node2"}, {"--json", "--time-limit", kShortLimit});
     for (const std::size_t rank : {std::size_t{0}, std::size_t{2}}) {
         const DoctorDocument told = document_of_run(runs[rank]);
         CHECK(told.code == 1);
@@ -137,7 +137,7 @@ TEST_CASE("What an earlier run left in the store is not believed", "[doctor][pee
                               {"cells", nlohmann::json::array()}};
     store->set("doctor/1/seen", bytes_of(seen.dump()));
     store->set("doctor/over", bytes_of("old"));
-    const auto alone = run_job(folder, "gb200-nvl72", {"node0", ""}, {"--json", "--time-limit", "2"});
+    const auto alone = run_job(folder, "gb200-nvl72", {"node0", ""}, {"--json", "--time-limit", kShortLimit});
     const DoctorDocument told = document_of_run(alone[0]);
     CHECK(told.code == 2);
     CHECK(state_of(told, "rank 0", "rank 1") == "unknown");
@@ -152,7 +152,7 @@ TEST_CASE("Nonsense in the store is no rank", "[doctor][peers]") {
     const auto store = make_store("dir:" + folder.path() + "/store");
     for (const char* const key : {"doctor/1/offer", "doctor/1/seen", "doctor/1/results", "doctor/1/read"})
         store->set(key, bytes_of({"\x00\xff what", 7}));
-    const auto runs = run_job(folder, "gb200-nvl72", {"node0", ""}, {"--json", "--time-limit", "1"});
+    const auto runs = run_job(folder, "gb200-nvl72", {"node0", ""}, {"--json", "--time-limit", kShortLimit});
     const DoctorDocument told = document_of_run(runs[0]);
     CHECK(told.code == 2);
     CHECK(told.checks("failed") == Ids{"FM-PEER-007"});

@@ -255,7 +255,7 @@ TEST_CASE("Without NVML it is told that the fabric's state is not known", "[doct
 TEST_CASE("An NVML that hangs is ended, and memory is tried without it", "[doctor]") {
     Machine machine;
     machine.nvml("hang=nvmlInit_v2\ndevice=0000:01:00.0\n");
-    const DoctorDocument told = machine.ask({"--time-limit", "2"});
+    const DoctorDocument told = machine.ask({"--time-limit", kShortLimit});
     CHECK(told.code == 0);
     CHECK(told.checks("warning") == Ids{"FM-DRIVER-008"});
     CHECK(told.check("FM-DRIVER-008")["subject"] == "start of NVML");
@@ -273,7 +273,7 @@ TEST_CASE("An NVML that talks nonsense crashes nobody", "[doctor]") {
 TEST_CASE("A libcuda that hangs in cuInit is ended, and what was seen before it stands", "[doctor]") {
     const Machine machine;
     const Faults faults("cuInit=hang");
-    const DoctorDocument told = machine.ask({"--time-limit", "2"});
+    const DoctorDocument told = machine.ask({"--time-limit", kShortLimit});
     CHECK(told.code == 2);
     CHECK(told.checks("failed") == Ids{"FM-DRIVER-008"});
     CHECK(told.check("FM-DRIVER-008")["subject"] == "start of CUDA");

@@ -164,7 +164,8 @@ TEST_CASE("An import that hangs ends at its time, and hides nothing of the other
     const std::string file = folder.write(scenario);
     const auto fabric = make_emulated_fabric(Scenario::from_file(file));
     fabric->set("node1", "imports", "hang");
-    const auto [listened, connected] = meet({file, "node0"}, {file, "node1"}, {"--time-limit", "4"});
+    const auto [listened, connected] =
+        meet({file, "node0"}, {file, "node1"}, {"--time-limit", kSlowBuild ? "20" : "4"});
     fabric->end();
     CHECK(connected.code == 1);
     CHECK(states(connected, "here") == "failed failed");
@@ -176,13 +177,13 @@ TEST_CASE("An import that hangs ends at its time, and hides nothing of the other
 
 TEST_CASE("A peer that is not there is a finding, and no hang", "[doctor][peers]") {
     std::string port;
-    const auto listening = listen_on({"single-h100"}, port, {"--time-limit", "1"});
+    const auto listening = listen_on({"single-h100"}, port, {"--time-limit", kShortLimit});
     const DoctorDocument alone = finish(*listening);
     CHECK(alone.code == 2);
     CHECK(alone.checks("failed") == Ids{"FM-PEER-007"});
     CHECK(states(alone, "here") == "unknown");
     CHECK(states(alone, "there") == "unknown");
-    const auto connecting = start_on({"single-h100"}, {"--connect", "127.0.0.1:" + port, "--time-limit", "1"});
+    const auto connecting = start_on({"single-h100"}, {"--connect", "127.0.0.1:" + port, "--time-limit", kShortLimit});
     CHECK(finish(*connecting).checks("failed") == Ids{"FM-PEER-007"});
 }
 
@@ -214,7 +215,7 @@ TEST_CASE("What a stranger sends, or does not, is a finding and never a crash", 
           Row{unfinished, "FM-PEER-007", "says nothing", false}, Row{"FM", "FM-PEER-007", "went away", true},
           Row{"", "FM-PEER-007", "went away", true}, Row{"", "FM-PEER-007", "says nothing", false}}) {
         std::string port;
-        const auto program = listen_on({"single-h100"}, port, {"--time-limit", "1"});
+        const auto program = listen_on({"single-h100"}, port, {"--time-limit", kShortLimit});
         RawPeer peer = RawPeer::connected_to(static_cast<std::uint16_t>(std::stoi(port)));
         peer.send(row.bytes);
         if (row.closes) peer.close();
@@ -229,8 +230,8 @@ TEST_CASE("What a stranger sends, or does not, is a finding and never a crash", 
 TEST_CASE("A peer whose probe is damaged is to blame, and one that tells nonsense of its tries is not believed",
           "[doctor][peers]") {
     const RawPeer listening = RawPeer::listening();
-    const auto program =
-        start_on({"single-h100"}, {"--connect", "127.0.0.1:" + std::to_string(listening.port()), "--time-limit", "3"});
+    const auto program = start_on(
+        {"single-h100"}, {"--connect", "127.0.0.1:" + std::to_string(listening.port()), "--time-limit", kShortLimit});
     const RawPeer peer = listening.accept();
     const auto offer = nlohmann::json::parse(peer.receive_message(kOffer, RawPeer::kDoctor));
     REQUIRE(offer.at("probes").size() == 2);
@@ -260,8 +261,8 @@ TEST_CASE("A peer whose probe is damaged is to blame, and one that tells nonsens
 
 TEST_CASE("Its own offer sent back is memory of the same process, and no crash", "[doctor][peers]") {
     const RawPeer listening = RawPeer::listening();
-    const auto program =
-        start_on({"single-h100"}, {"--connect", "127.0.0.1:" + std::to_string(listening.port()), "--time-limit", "3"});
+    const auto program = start_on(
+        {"single-h100"}, {"--connect", "127.0.0.1:" + std::to_string(listening.port()), "--time-limit", kShortLimit});
     const RawPeer peer = listening.accept();
     peer.send_message(kOffer, peer.receive_message(kOffer, RawPeer::kDoctor), RawPeer::kDoctor);
     peer.send_message(kResults, peer.receive_message(kResults, RawPeer::kDoctor), RawPeer::kDoctor);

@@ -15,6 +15,7 @@
 #include <fabricmem/emulated_scenario.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/build.hpp"
 #include "support/json_schema.hpp"
 #include "support/pingpong_program.hpp"
 #include "support/test.hpp"
@@ -22,6 +23,9 @@
 namespace fabricmem::test {
 
 using Variables = std::map<std::string, std::string>;
+
+/// --time-limit of runs in which something hangs: what does not hang has to be done by then, on a busy machine too.
+inline const char* const kShortLimit = kSlowBuild ? "10" : "2";
 
 /// Environment variables of the programs that are started while it lives.
 class Environment {
