@@ -181,8 +181,32 @@ TEST_CASE("The second mapping's failure is the import's", "[probe][fault]") {
         const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
         driver->add({.call = call, .number = 2, .result = CUDA_ERROR_UNKNOWN});
         const ProbeResult result = probe(driver, Location::device(0));
-        CHECK(doing(result) == "passed passed passed passed passed passed passed failed skipped skipped ");
+        const bool before_import = std::string(call) == "mem_address_reserve";
+        CHECK(doing(result) == std::string("passed passed passed passed passed passed ") +
+                                   (before_import ? "skipped" : "passed") + " failed skipped skipped ");
     }
+}
+
+TEST_CASE("An own handle that is refused is no peer's fault, whatever the code", "[probe][fault]") {
+    const QuietLog quiet;
+    for (const int code : {1, 101, 400, 600, 801, 999}) {
+        CAPTURE(code);
+        const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
+        driver->add({.call = "mem_import_from_shareable_handle", .number = 1, .result = static_cast<CUresult>(code)});
+        const ProbeResult result = probe(driver, Location::device(0));
+        CHECK(step_of(result, ProbeRung::import_handle).check == "FM-MEMORY-005");
+        const auto second = std::make_shared<FaultDriver>(make_emulated_driver());
+        second->add({.call = "mem_map", .number = 2, .result = static_cast<CUresult>(code)});
+        CHECK(step_of(probe(second, Location::device(0)), ProbeRung::map_import).check == "FM-MEMORY-007");
+    }
+}
+
+TEST_CASE("A yes is forgotten where a fresh probe fails", "[probe][fault]") {
+    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
+    CHECK(probe(driver, Location::device(0)).usable());
+    driver->add({.call = "mem_create", .result = CUDA_ERROR_LAUNCH_FAILED});
+    CHECK_FALSE(probe(driver, Location::device(0), ProbeMemory::fresh).usable());
+    CHECK(probe(driver, Location::device(0)).why_not.has_value());
 }
 
 TEST_CASE("A channel that can't be used fails its rung by name, and the making for the same reason", "[probe]") {
@@ -235,6 +259,8 @@ TEST_CASE("A device without fabric handles fails by its attribute", "[probe]") {
     CHECK(step_of(result, ProbeRung::attributes).state == RungState::failed);
     CHECK(step_of(result, ProbeRung::attributes).check == "FM-FABRIC-001");
     CHECK(result.why_not->details().check == "FM-FABRIC-001");
+    CHECK(step_of(result, ProbeRung::create).state == RungState::passed);
+    CHECK(step_of(result, ProbeRung::handle_types).state == RungState::failed);
     CHECK(result.reach == HandleReach::posix_fd);
 }
 

@@ -65,10 +65,12 @@ enum class HandleReach : std::uint8_t {
 [[nodiscard]] FABRICMEM_API std::string_view to_string(HandleReach reach) noexcept;
 
 struct ProbeResult {
-    Location location;             ///< as asked
-    std::optional<Error> why_not;  ///< the first step that failed, with cause and cure; nullopt: all passed
-    HandleKinds kinds;             ///< what was granted where all passed
-    std::string summary;           ///< one sentence for humans
+    Location location;  ///< as asked
+    /// The first thing done that failed, with cause and cure; nullopt: all that is done passed. What is only looked at
+    /// (attributes, channels, fabric_state) may be wrong beside.
+    std::optional<Error> why_not;
+    HandleKinds kinds;    ///< what was granted where all passed
+    std::string summary;  ///< one sentence for humans
     HandleReach reach = HandleReach::none;
     std::vector<ProbeStep> steps{};  ///< every rung, in order
 

@@ -21,14 +21,17 @@ namespace {
 
 Finding find_in_channel(const ImexChannel& channel, const std::optional<KernelModule>& module) {
     const std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
+    if (module.has_value() && module->imex_channel_count == 0U)
+        return {"FM-CHANNEL-006", "the driver has no IMEX channels: ImexChannelCount is 0", "",
+                ErrorKind::not_permitted};
     if (!channel.major_matches) {
         return {"FM-CHANNEL-004", formatted("{} has a stale major number: it differs from the one in /proc/devices, "
                                             "which changes from node to node and boot to boot",
                                             node)};
     }
     if (channel.open_errno == EACCES)
-        return {"FM-CHANNEL-002",
-                formatted("{} is there, but its mode or owner keeps this user from opening it", node)};
+        return {"FM-CHANNEL-002", formatted("{} is there, but its mode or owner keeps this user from opening it", node),
+                channel.number == 0 ? std::string() : formatted("as administrator: `chmod 0666 {}`", node)};
     if (channel.open_errno == EPERM) {
         return {"FM-CHANNEL-003",
                 formatted("{} is there, but likely a device cgroup keeps this container from opening it", node)};
@@ -99,6 +102,10 @@ Finding find_for_create(CUresult result, Driver& driver, const CallContext& cont
         case CUDA_ERROR_INVALID_DEVICE:
             return {"FM-MEMORY-002", "there is no such device",
                     "name a device that this process sees (CUDA_VISIBLE_DEVICES)"};
+        case CUDA_ERROR_ILLEGAL_ADDRESS:
+        case CUDA_ERROR_LAUNCH_FAILED:
+        case 220:
+        case 226: return find_cause_by_code(result, driver);  // sticky, whatever the fabric is at
         default: break;
     }
     if (fabric_is_probing(driver, context))
@@ -117,7 +124,7 @@ Finding find_for_create(CUresult result, Driver& driver, const CallContext& cont
 
 Finding find_for_export(CUresult result, Driver& driver) {
     if (result == CUDA_ERROR_INVALID_VALUE) {
-        return {"FM-FABRIC-002", "the memory was not created for fabric handles, or the device silently granted none"};
+        return {"FM-MEMORY-004", "the memory was not created for fabric handles, or the device silently granted none"};
     }
     return find_cause_by_code(result, driver);
 }
@@ -249,7 +256,9 @@ Finding find_cause(CUresult result, Driver& driver, const CallContext& context) 
     if (context.call == "cuMemAddressReserve") return find_for_reserve(result, driver, context);
     if (context.call == "cuMemUnmap" || context.call == "cuMemRelease" || context.call == "cuMemAddressFree")
         return find_for_tear_down(result, driver);
-    return find_cause_by_code(result, driver);
+    Finding finding = find_cause_by_code(result, driver);
+    if (context.call == "cuMemMap" && finding.check.empty()) finding.check = "FM-MEMORY-007";
+    return finding;
 }
 
 }  // namespace fabricmem::detail

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The rows of the table of causes that two sides take part in: importing, and mapping an import.
+#include <algorithm>
+
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/platform.hpp>
 
@@ -16,11 +18,22 @@ bool foreign(const HandleBlob& blob, Driver& driver) {
     DriverState& state = DriverState::of(driver);
     const auto topology = state.known_topology();
     if (topology == nullptr) return false;
+    // No multi-node fabric on either side: equal zeros are not one domain.
+    if (blob.fabric->cluster_uuid.is_zero() && !state.is_this_node(blob)) return true;
     for (const DeviceFacts& device : topology->devices) {
         const std::optional<FabricPlace> place = state.known_fabric_place(device);
         if (!place.has_value() || *place == *blob.fabric) return false;
     }
     return true;
+}
+
+// Whether a device of this process is known to be where the exporter's is.
+bool is_known_to_fit(const HandleBlob& blob, Driver& driver) {
+    DriverState& state = DriverState::of(driver);
+    const auto topology = state.known_topology();
+    if (!blob.fabric.has_value() || topology == nullptr) return false;
+    return std::any_of(topology->devices.begin(), topology->devices.end(),
+                       [&](const DeviceFacts& device) { return state.known_fabric_place(device) == blob.fabric; });
 }
 
 Finding find_foreign() {
@@ -54,7 +67,14 @@ Finding find_gone(const HandleBlob& blob, Driver& driver) {
                 "likely this host was booted after the blob was made (or the exporter's machine has the same "
                 "machine-id, and has released the memory)"};
     }
-    return {"FM-IMEX-005",
+    if (blob.location_kind == LocationKind::host_numa) {
+        return {
+            "FM-FABRIC-010",
+            "the exporter has released the memory or is gone; or, likely, host memory does not travel between these "
+            "nodes (attribute 143)",
+            "use device memory between nodes, or ask the exporter for a new blob", ErrorKind::peer_gone};
+    }
+    return {"FM-PEER-001",
             "the exporter has released the memory or is gone; or, likely, its IMEX daemon was down when it exported: "
             "such a handle works on its own node alone, for ever",
             "ask the exporter for a new blob (export_again() makes one), once its nvidia-imex is READY"};
@@ -63,7 +83,15 @@ Finding find_gone(const HandleBlob& blob, Driver& driver) {
 Finding find_in_both_channels(const HandleBlob& blob, Driver& driver) {
     const std::optional<std::int32_t> own = DriverState::of(driver).imex_channel();
     if (!own.has_value()) return find_cause_in_channels(driver.platform());
-    if (blob.imex_channel.has_value() && *blob.imex_channel != *own) {
+    if (blob.imex_channel == own && blob.allocation_id.has_value()) {
+        return {
+            "FM-CHANNEL-008",
+            formatted("exporter and importer both see IMEX channel {} as their first: likely one of them had started "
+                      "CUDA before it could be opened, or nodes of one name have two minor numbers",
+                      *own),
+            "start both processes again, and compare the nodes' minor numbers"};
+    }
+    if (blob.imex_channel.has_value()) {
         return {"FM-CHANNEL-007",
                 formatted("the exporter holds IMEX channel {}, this process {}: a process has one channel for life, "
                           "the first that it can open",
@@ -104,6 +132,15 @@ Finding find_for_import_mapping(CUresult result, Driver& driver, const CallConte
     if (code == CUDA_ERROR_INVALID_VALUE || code == CUDA_ERROR_NOT_SUPPORTED) {
         if (foreign(*context.imported, driver)) return find_foreign();
         if (context.call == "cuMemMap") {
+            const HandleBlob& blob = *context.imported;
+            if (blob.allocation_id.has_value() && !DriverState::of(driver).is_this_node(blob) &&
+                !is_known_to_fit(blob, driver)) {
+                return {
+                    "FM-PEER-002",
+                    formatted("likely the two sides' cliques differ; or the allocation does not have {} bytes, as the "
+                              "blob says",
+                              context.bytes)};
+            }
             return {"FM-PEER-005",
                     formatted("the allocation does not have {} bytes, as the blob says; or, likely on another node, "
                               "the two sides' cliques differ",

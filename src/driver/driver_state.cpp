@@ -294,6 +294,11 @@ void DriverState::keep_probe(const ProbeResult& result) {
         *same = now;
 }
 
+void DriverState::forget_probe(const Location& location) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(probes_, [&](const KeptProbe& kept) { return kept.result.location == location; });
+}
+
 void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {
     try {
         const std::lock_guard lock(mutex_);

@@ -124,6 +124,7 @@ public:
     /// A probe's answer for this very location that still holds: a yes, or a no that is not old.
     [[nodiscard]] std::optional<ProbeResult> kept_probe(const Location& location) const;
     void keep_probe(const ProbeResult& result);
+    void forget_probe(const Location& location);
 
     /// The threads of this driver's calls with a deadline; made when first asked for.
     [[nodiscard]] Workers& workers();

@@ -24,20 +24,30 @@ ErrorDetails of_check(const char* id, std::string cause) {
             .check = id};
 }
 
+// Whether CUDA_VISIBLE_DEVICES begins with the index of a GPU that there is: then it does not hide all.
+bool names_one_of(const char* visible, std::size_t present) {
+    char* end = nullptr;
+    const long index = std::strtol(visible, &end, 10);
+    return end != visible && (*end == '\0' || *end == ',') && index >= 0 && static_cast<std::size_t>(index) < present;
+}
+
 // NVML tells hidden GPUs from none: it lists them whatever CUDA_VISIBLE_DEVICES says.
 ErrorDetails no_device(const Platform& platform) {
     const auto nvml = platform.nvml();
     const std::size_t present = nvml.has_value() ? nvml->devices.size() : 0;
     const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    if (visible != nullptr && (present > 0 || !nvml.has_value())) {
+    if (visible != nullptr && (present > 0 || !nvml.has_value()) && !names_one_of(visible, present)) {
         const std::string which = nvml.has_value() ? formatted("hides all {} GPUs of this machine", present)
                                                    : std::string("hides every GPU that there is, if any");
         return of_check("FM-DRIVER-004", formatted("CUDA_VISIBLE_DEVICES=\"{}\" {}", visible, which));
     }
     if (present > 0) {
-        return of_check("FM-DRIVER-006", formatted("NVML sees {} GPUs and CUDA none: likely this process can't open "
-                                                   "their device files (/dev/nvidia0 and so on)",
-                                                   present));
+        ErrorDetails details =
+            of_check("FM-DRIVER-006", formatted("NVML sees {} GPUs and CUDA none: likely this process can't open "
+                                                "their device files (/dev/nvidia0 and so on)",
+                                                present));
+        details.kind = ErrorKind::unsupported;  // as all of NO_DEVICE
+        return details;
     }
     return of_check("FM-DRIVER-003",
                     "this machine has no NVIDIA GPU, or this process may not see one (no /dev/nvidia0)");

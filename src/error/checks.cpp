@@ -90,7 +90,7 @@ constexpr Check kChecks[] = {
      "the channel node's mode lets this user open it",
      ErrorKind::not_permitted,
      Side::here,
-     {"", "`chmod 0666 /dev/nvidia-caps-imex-channels/channel*`",
+     {"", "`chmod 0666 /dev/nvidia-caps-imex-channels/channel0`",
       "run as the node's owner, or mend its mode on the host", "mend its mode on the node"}},
     {"FM-CHANNEL-003",
      "the device cgroup lets this container open the channel node",
@@ -308,7 +308,7 @@ constexpr Check kChecks[] = {
     {"FM-PEER-003",
      "both sides' nodes are in one IMEX domain",
      ErrorKind::foreign_domain,
-     Side::between,
+     Side::unknown,
      {"", "/etc/nvidia-imex/nodes_config.cfg has to list both nodes, on each: then `systemctl restart nvidia-imex`", "",
       "use one ComputeDomain for both pods"}},
     {"FM-PEER-004",
@@ -340,7 +340,7 @@ constexpr Check kChecks[] = {
     {"FM-PEER-009",
      "the peer can import this process's memory",
      ErrorKind::driver,
-     Side::there,
+     Side::unknown,
      {"look at the peer's own report: it names the cause", "", "", ""}},
 
     // --- what is looked at beside ---

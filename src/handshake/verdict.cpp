@@ -113,13 +113,13 @@ Error HandshakeCore::why_late(const PeerState& peer) const {
         identity = formatted("Exporter: {}. Importer: {}", describe_exporter(*peer.hello->device.blob),
                              describe_known_importer(*driver_));
     }
-    const auto late = [&](std::string what, std::string cause, std::string cure) {
+    const auto late = [&](std::string what, std::string cause, std::string cure, const char* check = "FM-PEER-007") {
         return Error({.kind = ErrorKind::timed_out,
                       .subject = formatted("rank {}: {}", peer.rank, what),
                       .cause = std::move(cause),
                       .cure = std::move(cure),
                       .identity = identity,
-                      .check = "FM-PEER-007"});
+                      .check = check});
     };
     if (!peer.hello.has_value()) {
         if (peer.error.has_value()) return *peer.error;
@@ -133,7 +133,7 @@ Error HandshakeCore::why_late(const PeerState& peer) const {
     if (path.error.has_value()) return *path.error;
     if (path.imported == nullptr && options_.writer == nullptr)
         return late(formatted("its {} memory was not imported by the deadline", name(memory)),
-                    "imports of other ranks took the time", "give it more time");
+                    "imports of other ranks took the time", "give it more time", "");
     if (path.seen == 0 && path.other_writer.has_value()) {
         return Error(
             {.kind = ErrorKind::conflict,

@@ -60,7 +60,7 @@ ProbeRung rung_of_making(std::string_view call) {
     for (const auto& [name, rung] : kCalls) {
         if (name == call) return rung;
     }
-    return ProbeRung::create;
+    return call == "cuMemCreate" ? ProbeRung::create : ProbeRung::attributes;  // what is asked before
 }
 
 // The device that touches: the one that is asked about, or is nearest; for a host node any that got access.
@@ -85,6 +85,24 @@ int toucher(const Location& asked, const Access& own, const Access& imported) {
                  .cause = "the driver refused it; the log has its code",
                  .cure = "use memory that the GPU can reach, its own as a rule",
                  .check = "FM-MEMORY-008"});
+}
+
+// The exporter is this process: no peer and no daemon is to blame. Where it may not, the channels tell why.
+Error of_own_handle(const Error& error) {
+    switch (error.kind()) {
+        case ErrorKind::not_permitted:
+        case ErrorKind::out_of_memory:
+        case ErrorKind::closed: return error;
+        default: break;
+    }
+    ErrorDetails details = error.details();
+    const bool import = details.call == "cuMemImportFromShareableHandle";
+    details.check = import ? "FM-MEMORY-005" : "FM-MEMORY-007";
+    details.kind = ErrorKind::driver;
+    details.cause = import ? "the driver does not take a handle that this process has just exported"
+                           : "the driver does not map what it has let this process import";
+    details.cure = cure_of(details.check);
+    return Error(std::move(details));
 }
 
 struct CloseDescriptor {
@@ -297,11 +315,13 @@ ProbeResult Ladder::climb() {
         const std::string& call = error.details().call;
         ProbeRung rung = at_;
         if (at_ == ProbeRung::create) {
-            const bool silently = call.empty() && error.details().check == check_of(ProbeRung::handle_types);
+            const bool silently = call.empty() && error.kind() == ErrorKind::unsupported;
             rung = silently ? ProbeRung::handle_types : rung_of_making(call);
         }
         if (at_ == ProbeRung::import_handle && call != "cuMemImportFromShareableHandle") rung = ProbeRung::map_import;
-        fail(rung, error);
+        fail(rung, at_ == ProbeRung::import_handle ? of_own_handle(error) : error);
+        if (rung == ProbeRung::map_import && call == "cuMemAddressReserve")  // which comes before the import
+            step(ProbeRung::import_handle) = {.rung = ProbeRung::import_handle};
         const bool refused = error.kind() == ErrorKind::not_permitted || error.kind() == ErrorKind::unsupported;
         if (refused && has_file_descriptors()) {
             result_.reach = HandleReach::posix_fd;

@@ -88,6 +88,17 @@ Error nothing_to_import(const PeerProbeBytes& said) {
                   .check = "FM-PEER-006"});
 }
 
+// Its exporter holds the memory for as long as its bytes are passed around: what is not there for another node was
+// never told to the daemons.
+Error of_living_exporter(const Error& error, const PeerProbeBytes& said, bool same_node) {
+    if (same_node || error.details().check != "FM-PEER-001" || said.blob->location_kind != LocationKind::device)
+        return error;
+    ErrorDetails details = error.details();
+    details.check = "FM-IMEX-005";
+    details.cure = detail::cure_of(details.check);
+    return Error(std::move(details));
+}
+
 void import_and_read(const std::shared_ptr<Driver>& driver, const PeerProbeBytes& said,
                      std::chrono::milliseconds timeout) {
     ImportedFabricBuffer imported(driver, *said.blob, {.timeout = timeout});
@@ -177,7 +188,11 @@ PeerProbeResult check_peer_probe(const std::shared_ptr<Driver>& driver, std::spa
         if (!said.blob.has_value()) throw nothing_to_import(said);
         detail::check_driver(driver);
         result.same_node = detail::DriverState::of(*driver).is_this_node(*said.blob);
-        import_and_read(driver, said, timeout);
+        try {
+            import_and_read(driver, said, timeout);
+        } catch (const Error& error) {
+            throw of_living_exporter(error, said, result.same_node);
+        }
         result.summary = "the peer's memory was imported, and holds what the peer's GPU wrote into it";
     } catch (const Error& error) {
         result.why_not = error;

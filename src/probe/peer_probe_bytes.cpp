@@ -77,8 +77,9 @@ PeerProbeBytes PeerProbeBytes::from_bytes(std::span<const std::byte> bytes) {
     PeerProbeBytes probe;
     const auto flags = get_le<std::uint32_t>(in + kProbeFlagsAt);
     const auto kind = get_le<std::uint32_t>(in + kProbeKindAt);
-    if (kind > static_cast<std::uint32_t>(ErrorKind::driver)) refuse_probe("an unknown kind of error");
-    probe.kind = static_cast<ErrorKind>(kind);
+    // Kinds may be added: a newer peer's is told as one that says nothing.
+    const bool is_known = kind <= static_cast<std::uint32_t>(ErrorKind::driver);
+    probe.kind = is_known ? static_cast<ErrorKind>(kind) : ErrorKind::driver;
     probe.code = get_le<std::int32_t>(in + kProbeCodeAt);
     if ((flags & kHasProcess) != 0) probe.process_id = get_le<std::uint32_t>(in + kProbeProcessAt);
     for (std::size_t i = 0; i < probe.token.size(); ++i)

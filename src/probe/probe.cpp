@@ -85,6 +85,7 @@ ProbeResult probe(const std::shared_ptr<Driver>& driver, const Location& locatio
     ProbeResult result = detail::Ladder(driver, location).climb();
     result.summary = in_one_sentence(result);
     if (can_keep && is_lasting(result)) detail::DriverState::of(*driver).keep_probe(result);
+    if (can_keep && !is_lasting(result)) detail::DriverState::of(*driver).forget_probe(location);
     return result;
 }
 

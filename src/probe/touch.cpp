@@ -28,6 +28,7 @@ Touch::Touch(Driver& driver, int ordinal, std::vector<MappedBuffer*> buffers)
 
 void Touch::wait(const char* call, std::size_t bytes, const Location& where) {
     if (wait_for(driver_, stream_.get(), deadline_) == Finished::yes) return;
+    static_cast<void>(landing_.release());  // a copy may still write there
     stream_.abandon();
     current_.keep_alive();
     for (MappedBuffer* const buffer : buffers_) BufferParts::of(*buffer).give_up();
@@ -63,11 +64,11 @@ void Touch::write(const MappedBuffer& buffer, std::span<const std::uint32_t> wor
 
 std::vector<unsigned char> Touch::read(const MappedBuffer& buffer, std::size_t bytes) {
     const Location where = buffer.location();
-    std::vector<unsigned char> seen(bytes);
-    check(driver_.memcpy_async(touched(seen.data()), touched(buffer.address()), bytes, stream_.get()), driver_,
+    landing_ = std::make_unique<std::vector<unsigned char>>(bytes);
+    check(driver_.memcpy_async(touched(landing_->data()), touched(buffer.address()), bytes, stream_.get()), driver_,
           {.call = "cuMemcpyAsync", .bytes = bytes, .location = where});
     wait("cuMemcpyAsync", bytes, where);
-    return seen;
+    return std::move(*std::exchange(landing_, nullptr));
 }
 
 }  // namespace fabricmem::detail

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -29,8 +30,8 @@ public:
     /// By stream write-values, which need no memory of the host's.
     void write(const MappedBuffer& buffer, std::span<const std::uint32_t> words);
     /// Into pageable memory: freeing page-locked memory waits for all of the GPU's work, other people's too (an H100's
-    /// driver hung in cuMemFreeHost under a stream that was held up). A copy into pageable memory is over when the call
-    /// is, so it is made when the stream has come to rest.
+    /// driver hung in cuMemFreeHost under a stream that was held up). On x86 such a copy is over when the call is, so
+    /// it is made when the stream has come to rest; where it is not (Grace), what it goes to is given up with the rest.
     [[nodiscard]] std::vector<unsigned char> read(const MappedBuffer& buffer, std::size_t bytes);
 
 private:
@@ -40,6 +41,7 @@ private:
     CurrentContext current_;
     Stream stream_;
     std::vector<MappedBuffer*> buffers_;
+    std::unique_ptr<std::vector<unsigned char>> landing_;  // of the copy that is under way
     std::chrono::milliseconds patience_;
     std::chrono::steady_clock::time_point deadline_;
 };

@@ -35,7 +35,7 @@ void Workers::begin(const std::shared_ptr<Job>& job) {
                      .subject = formatted("no other call with a deadline is begun while {} have not returned", now),
                      .cause = "calls of the driver hang; likely the IMEX daemon waits for peers that are lost",
                      .cure = "look at nvidia-imex, and end the process",
-                     .check = "FM-IMEX-004"});
+                     .check = "FM-DRIVER-008"});
     }
     start(job);
     take_on_left();
