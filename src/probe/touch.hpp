@@ -17,6 +17,12 @@
 
 namespace fabricmem::detail {
 
+/// What a copy to the host's memory goes to.
+struct Landing {
+    std::vector<unsigned char> bytes;
+    Landing* next = nullptr;  // of those that were given up
+};
+
 /// One device's work on a probe's buffers, on a non-blocking stream of its own. Each member waits for its work until
 /// one deadline that all share (Patience::probing from the making on), and throws Error{timed_out} there: the buffers,
 /// the stream and the context are then given up, since unmapping under queued work loses the context. Throws Error for
@@ -41,7 +47,7 @@ private:
     CurrentContext current_;
     Stream stream_;
     std::vector<MappedBuffer*> buffers_;
-    std::unique_ptr<std::vector<unsigned char>> landing_;  // of the copy that is under way
+    std::unique_ptr<Landing> landing_;  // of the copy that is under way
     std::chrono::milliseconds patience_;
     std::chrono::steady_clock::time_point deadline_;
 };
