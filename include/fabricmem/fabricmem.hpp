@@ -11,6 +11,7 @@
 #include <fabricmem/flag_slots.hpp>
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/handshake.hpp>
+#include <fabricmem/import_cache.hpp>
 #include <fabricmem/log.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/platform.hpp>

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds an import, or makes it.
+#include "cache/cache_core.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "buffer/buffer_parts.hpp"
+#include "buffer/deadline.hpp"
+#include "buffer/import.hpp"
+#include "error/refuse.hpp"
+#include "platform/fork_epoch.hpp"
+#include "text/text.hpp"
+#include "worker/workers.hpp"
+
+namespace fabricmem::detail {
+namespace {
+
+void check_cache_options(const std::shared_ptr<Driver>& driver, const ImportCacheOptions& options) {
+    check_driver(driver);
+    if (options.max_entries == 0 || options.max_entries > CacheCore::kEntriesMax)
+        refuse(formatted("max_entries is {}: 1 to 2^20 are taken", options.max_entries));
+    if (options.max_bytes == 0) refuse("max_bytes is 0");
+    if (options.idle_timeout.count() < 0) refuse(formatted("an idle_timeout of {} ms", options.idle_timeout.count()));
+    if (options.import.timeout.count() <= 0 ||
+        options.import.tear_down_timeout.value_or(options.import.timeout).count() <= 0)
+        refuse("imports of a cache need a timeout and a tear_down_timeout: without one a lost peer would block it");
+}
+
+// The reaper has the deadline of an import's end.
+ImportOptions without_tear_down_timeout(ImportOptions options) {
+    options.tear_down_timeout = std::chrono::milliseconds(0);
+    return options;
+}
+
+void check_acquire(const HandleBlob& blob, const AcquireOptions& options) {
+    check_blob(blob);
+    if (options.idle_timeout.has_value() && options.idle_timeout->count() < 0)
+        refuse(formatted("an idle_timeout of {} ms", options.idle_timeout->count()));
+    if (blob.allocation_id.has_value()) return;
+    throw Error({.kind = ErrorKind::bad_argument,
+                 .subject = "the blob has no allocation id, by which a cache could tell its memory from other memory",
+                 .cause = "it is that of a bare handle",
+                 .cure = "import it as an ImportedFabricBuffer, without a cache"});
+}
+
+[[noreturn]] void refuse_sizes(const CacheSlot& slot, const HandleBlob& blob) {
+    throw Error({.kind = ErrorKind::bad_blob,
+                 .subject = formatted("allocation {} has {} mapped bytes by this blob, and was imported with {}",
+                                      to_string(slot.key.allocation_id()), blob.mapped_bytes, slot.mapped_bytes)});
+}
+
+}  // namespace
+
+CacheCore::CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& options)
+    : driver_((check_cache_options(driver, options), std::move(driver))),
+      import_options_(without_tear_down_timeout(options.import)),
+      tear_down_timeout_(options.import.tear_down_timeout.value_or(options.import.timeout)),
+      idle_timeout_(options.idle_timeout),
+      max_entries_(options.max_entries),
+      max_bytes_(options.max_bytes),
+      made_in_(fork_epoch()),
+      reaper_(std::make_shared<Reaper>(driver_, tear_down_timeout_)),
+      table_(*this, options.max_entries) {
+    by_use_.reserve(max_entries_);
+}
+
+ImportView CacheCore::view_of(CacheSlot& slot, std::uint32_t stripe, const HandleBlob& blob) const noexcept {
+    return {slot, stripe, slot.base + blob.offset, blob.bytes};
+}
+
+ImportView CacheCore::find(const HandleBlob& blob, const AcquireOptions& options) noexcept {
+    if (!blob.allocation_id.has_value()) return {};
+    const std::uint32_t stripe = stripe_of_thread();
+    CacheSlot* const slot = table_.find(CacheKey(blob), stripe);
+    if (slot == nullptr) return {};
+    if (slot->mapped_bytes != blob.mapped_bytes || !slot->has(blob.offset, blob.bytes)) [[unlikely]] {
+        let_go(*slot, stripe);  // to be said in words
+        return {};
+    }
+    slot->touch(tick());
+    if (options.idle_timeout.has_value() && options.idle_timeout->count() >= 0)
+        slot->idle_ms.store(options.idle_timeout->count(), std::memory_order_relaxed);
+    return view_of(*slot, stripe, blob);
+}
+
+ImportView CacheCore::acquire(const HandleBlob& blob, const AcquireOptions& options) {
+    ImportView view = find(blob, options);
+    if (view.is_open()) [[likely]]
+        return view;
+    return acquire_slowly(blob, options);
+}
+
+ImportView CacheCore::acquire_slowly(const HandleBlob& blob, const AcquireOptions& options) {
+    check_acquire(blob, options);
+    const CacheKey key(blob);
+    ask_deferred();
+    reaper_->look();
+    std::shared_ptr<Pending> pending;
+    bool outdated = false;
+    {
+        Doomed doomed(reaper_);
+        Lock lock(mutex_);
+        if (std::optional<ImportView> found = find_or_wait(lock, key, blob)) return std::move(*found);
+        ++counts_.misses;
+        outdated = note_generation(options.peer.value_or(blob.peer), blob.generation, doomed) != 0;
+        static_cast<void>(collect_idle(Clock::now(), doomed));
+        pending = begin_import(key, blob, options, doomed);
+    }
+    if (outdated) drop_dead_ranges();
+    return import(key, blob, *pending);
+}
+
+std::optional<ImportView> CacheCore::find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob) {
+    const Clock::time_point deadline = deadline_after(import_options_.timeout);
+    for (bool first = true;; first = false) {
+        if (CacheSlot* const slot = table_.look_up(key)) {
+            if (slot->mapped_bytes != blob.mapped_bytes) refuse_sizes(*slot, blob);
+            const std::uint32_t stripe = stripe_of_thread();
+            static_cast<void>(slot->refs.try_take(stripe, StripedRefs::As::hit));  // open while it is in the table
+            slot->touch(tick());
+            return view_of(*slot, stripe, blob);
+        }
+        const auto found = pending_.find(key);
+        if (found == pending_.end()) return std::nullopt;
+        if (first) ++counts_.waits;
+        const std::shared_ptr<Pending> other = found->second;
+        if (!changed_.wait_until(lock, deadline, [&] { return other->done; })) {
+            lock.unlock();
+            throw import_timed_out(*driver_, blob, "cuMemImportFromShareableHandle", import_options_.timeout);
+        }
+        if (other->error.has_value()) throw Error(*other->error);
+    }
+}
+
+std::shared_ptr<CacheCore::Pending> CacheCore::begin_import(const CacheKey& key, const HandleBlob& blob,
+                                                            const AcquireOptions& options, Doomed& doomed) {
+    auto pending = std::make_shared<Pending>();
+    const auto at = pending_.emplace(key, pending).first;
+    try {
+        make_room_for(blob, doomed);
+    } catch (...) {
+        pending_.erase(at);
+        throw;
+    }
+    CacheSlot& slot = *table_.take_free();
+    pending->slot = &slot;
+    slot.state = CacheSlot::State::reserved;
+    slot.key = key;
+    slot.mapped_bytes = blob.mapped_bytes;
+    slot.peer = options.peer.value_or(blob.peer);
+    slot.generation = blob.generation;
+    slot.serial = ++serial_;
+    slot.idle_ms.store(options.idle_timeout.value_or(idle_timeout_).count(), std::memory_order_relaxed);
+    if (const auto peer = peers_.find(slot.peer); peer != peers_.end()) ++peer->second.imports;
+    counts_.entries = table_.taken();
+    counts_.bytes += slot.mapped_bytes;
+    counts_.entries_peak = std::max(counts_.entries_peak, counts_.entries);
+    counts_.bytes_peak = std::max(counts_.bytes_peak, counts_.bytes);
+    return pending;
+}
+
+ImportView CacheCore::import(const CacheKey& key, const HandleBlob& blob, Pending& pending) {
+    std::unique_ptr<CachedImport> made;
+    std::exception_ptr failure;
+    std::optional<Error> error;
+    try {
+        made = std::make_unique<CachedImport>(ImportedFabricBuffer(driver_, blob, import_options_));
+    } catch (const Error& caught) {
+        error = caught;
+    } catch (...) {
+        failure = std::current_exception();  // no memory: those who wait try themselves
+    }
+    Doomed doomed(reaper_);
+    const Lock lock(mutex_);
+    pending_.erase(key);
+    pending.done = true;
+    pending.error = error;
+    changed_.notify_all();
+    CacheSlot& slot = *pending.slot;
+    if (made == nullptr) {
+        ++counts_.failed_imports;
+        give_slot_back(slot);
+        if (failure != nullptr) std::rethrow_exception(failure);
+        throw Error(*error);
+    }
+    const std::uint32_t stripe = stripe_of_thread();
+    publish(slot, std::move(made), stripe);
+    if (pending.retired.has_value()) retire(slot, *pending.retired, doomed);
+    return view_of(slot, stripe, blob);
+}
+
+void CacheCore::publish(CacheSlot& slot, std::unique_ptr<CachedImport> made, std::uint32_t stripe) noexcept {
+    ++counts_.imports;
+    slot.state = CacheSlot::State::live;
+    slot.base = static_cast<std::byte*>(BufferParts::of(made->buffer).base());
+    slot.import = std::move(made);
+    slot.last_used.store(tick(), std::memory_order_relaxed);
+    slot.refs.open(stripe);
+    table_.link(slot);
+}
+
+// The generation of a peer that has no imports is remembered as long as there is room, so that a blob that comes late
+// is refused.
+std::size_t CacheCore::note_generation(const Id128& peer, std::uint64_t generation, Doomed& doomed) {
+    if (peer.is_zero()) return 0;
+    if (peers_.size() >= std::size_t{2} * max_entries_ && !peers_.contains(peer))
+        std::erase_if(peers_, [](const auto& known) { return known.second.imports == 0; });
+    Peer& known = peers_[peer];
+    if (generation < known.generation) {
+        throw Error({.kind = ErrorKind::peer_gone,
+                     .subject = formatted("the blob is of generation {} of peer {}, which is at generation {} by now",
+                                          generation, to_string(peer), known.generation),
+                     .cause = "the peer has started anew",
+                     .cure = "ask it for a new blob"});
+    }
+    if (generation == known.generation) return 0;
+    known.generation = generation;
+    return retire_older(peer, generation, doomed);
+}
+
+bool CacheCore::is_room_for(std::uint64_t bytes) const noexcept {
+    return table_.taken() < max_entries_ && bytes <= max_bytes_ - counts_.bytes;
+}
+
+void CacheCore::make_room_for(const HandleBlob& blob, Doomed& doomed) {
+    if (is_room_for(blob.mapped_bytes)) return;
+    if (blob.mapped_bytes <= max_bytes_) {
+        by_use_.clear();
+        for (CacheSlot& slot : table_) {
+            if (slot.state == CacheSlot::State::live)
+                by_use_.push_back({slot.last_used.load(std::memory_order_relaxed), slot.serial, &slot});
+        }
+        // A heap, since one is mostly enough.
+        std::make_heap(by_use_.begin(), by_use_.end(), std::greater<>());
+        while (!by_use_.empty()) {
+            std::pop_heap(by_use_.begin(), by_use_.end(), std::greater<>());
+            CacheSlot& oldest = *std::get<2>(by_use_.back());
+            by_use_.pop_back();
+            if (retire_if_unused(oldest, Retire::for_room, doomed) && is_room_for(blob.mapped_bytes)) return;
+        }
+    }
+    throw Error(
+        {.kind = ErrorKind::out_of_memory,
+         .bytes = blob.mapped_bytes,
+         .subject = formatted("the import cache has no room: {} of {} imports, {} of {} bytes are referenced or "
+                              "being made",
+                              table_.taken(), max_entries_, counts_.bytes, max_bytes_),
+         .cure = "let views go, or make the cache with larger bounds"});
+}
+
+}  // namespace fabricmem::detail
