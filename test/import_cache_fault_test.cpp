@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+// Imports and their ends that hang: who waits for what, and how long. And children of fork().
+#include <fabricmem/import_cache.hpp>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "buffer/deadline.hpp"
+#include "support/cache_kit.hpp"
+
+using namespace fabricmem;
+using namespace fabricmem::test;
+
+namespace {
+
+Fault hang(const char* call, std::uint64_t number = 0) {
+    return {.effect = Fault::Effect::hang, .call = call, .number = number};
+}
+
+ImportCacheOptions with_limits(milliseconds import, milliseconds tear_down) {
+    ImportCacheOptions options;
+    options.import.timeout = import;
+    options.import.tear_down_timeout = tear_down;
+    return options;
+}
+
+constexpr milliseconds kShort{20};
+constexpr milliseconds kNever{600'000};
+
+template <typename Function>
+auto in_thread(Function function) {
+    return std::async(std::launch::async, std::move(function));
+}
+
+}  // namespace
+
+TEST_CASE("An import that hangs holds up nobody who wants another allocation, nor a hit", "[cache][fault]") {
+    CacheKit kit(with_limits(kNever, kNever));
+    const FabricBuffer slow = kit.make(), other = kit.make();
+    const ImportView there = kit.cache.acquire(other.blob());
+    kit.driver->add(hang("mem_map", 1));
+    auto hung = in_thread([&] { return kit.cache.acquire(slow.blob()); });
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    const FabricBuffer third = kit.make();
+    CHECK(kit.cache.acquire(third.blob()).is_open());
+    CHECK(kit.cache.acquire(other.blob()).address() == there.address());
+    CHECK(kit.cache.invalidate(*other.blob().allocation_id) == 1);
+    kit.cache.collect();
+    CHECK(kit.now().imports == 2);
+    kit.driver->end_hangs();
+    CHECK(hung.get().is_open());
+}
+
+TEST_CASE("Threads that want what is being imported wait for that one import, and share what comes of it",
+          "[cache][fault]") {
+    for (const bool fails : {false, true}) {
+        CacheKit kit(with_limits(kNever, kNever));
+        const FabricBuffer own = kit.make();
+        kit.driver->add(hang("mem_map", 1));
+        if (fails) kit.driver->add({.call = "mem_set_access", .number = 1, .result = CUDA_ERROR_UNKNOWN});
+        std::vector<std::future<std::optional<Error>>> threads;
+        for (int i = 0; i < 4; ++i) {
+            threads.push_back(
+                in_thread([&] { return error_of([&] { static_cast<void>(kit.cache.acquire(own.blob())); }); }));
+        }
+        REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+        REQUIRE(comes_true([&] { return kit.now().waits == 3; }));
+        kit.driver->end_hangs();
+        for (auto& thread : threads) {
+            const std::optional<Error> error = thread.get();
+            CHECK(error.has_value() == fails);
+            if (fails) CHECK(error->details().call == "cuMemSetAccess");
+        }
+        CHECK(kit.imports() == 1);
+        CHECK(kit.now().failed_imports == (fails ? 1 : 0));
+        CHECK(kit.cache.acquire(own.blob()).is_open());
+        CHECK(kit.imports() == (fails ? 2 : 1));
+    }
+}
+
+TEST_CASE("An import that is given up is an error for all who wait, and is tried anew", "[cache][fault]") {
+    CacheKit kit(with_limits(milliseconds(500), kNever));
+    const FabricBuffer own = kit.make();
+    static_cast<void>(kit.cache.acquire(kit.make().blob()));  // the driver is known
+    const EmulatedCounts before = emulated_counts(*kit.emulated);
+    kit.driver->add(hang("mem_import_from_shareable_handle"));
+    std::vector<std::future<ErrorKind>> threads;
+    for (int i = 0; i < 3; ++i) {
+        threads.push_back(
+            in_thread([&] { return error_of([&] { static_cast<void>(kit.cache.acquire(own.blob())); })->kind(); }));
+    }
+    for (auto& thread : threads) CHECK(thread.get() == ErrorKind::timed_out);
+    CHECK(stuck_calls(*kit.driver) >= 1);
+    kit.driver->clear();
+    CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
+    CHECK(emulated_counts(*kit.emulated) == before);
+    CHECK(kit.now().entries == 1);
+    CHECK(kit.cache.acquire(own.blob()).is_open());
+}
+
+TEST_CASE("What is retired while it is imported goes to who asked before, and to nobody after", "[cache][fault]") {
+    CacheKit kit(with_limits(kNever, kNever));
+    const FabricBuffer own = kit.make(1);
+    kit.driver->add(hang("mem_map", 1));
+    auto first = in_thread([&] { return kit.cache.acquire(own.blob()); });
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    CHECK(kit.cache.evict(id_of(1)) == 0);
+    kit.driver->end_hangs();
+    const ImportView early = first.get();
+    CHECK(early.buffer().is_open());
+    CHECK(kit.now().retired == 1);
+    CHECK(kit.cache.acquire(own.blob()).address() != early.address());
+    CHECK(kit.imports() == 2);
+}
+
+TEST_CASE("A tear-down that hangs holds up nobody, is in the backlog, and is given up for the next one",
+          "[cache][fault]") {
+    const QuietLog quiet;
+    CacheKit kit(with_limits(kNever, kShort));
+    std::vector<FabricBuffer> own;
+    for (int i = 0; i < 4; ++i) own.push_back(kit.make(1));
+    const EmulatedCounts before = emulated_counts(*kit.emulated);
+    std::vector<ImportView> views;
+    for (const FabricBuffer& buffer : own) views.push_back(kit.cache.acquire(buffer.blob()));
+    CHECK(kit.cache.evict(id_of(1)) == 4);
+    kit.driver->add(hang("mem_unmap", 1));
+    views.pop_back();
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    views.clear();
+    CHECK(kit.now().entries == 0);
+    // The other three end on another thread.
+    CHECK(comes_true([&] {
+        kit.cache.collect();
+        return kit.now().backlog == 1;
+    }));
+    CHECK(kit.now().backlog_bytes == 2 * kMiB);
+    CHECK(comes_true([&] {
+        kit.cache.collect();
+        return stuck_calls(*kit.driver) == 1;
+    }));
+    CHECK(kit.cache.acquire(own[0].blob()).is_open());
+    FABRICMEM_CHECK_ERROR(kit.cache.close(), timed_out, "1 cached imports");
+    CHECK_FALSE(kit.cache.is_open());
+    kit.driver->end_hangs();
+    CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
+    CHECK(comes_back(kit.emulated, before));
+}
+
+TEST_CASE("A cache and views that end under a tear-down that hangs do not wait for it", "[cache][fault]") {
+    const auto emulated = make_emulated_driver();
+    const auto driver = std::make_shared<FaultDriver>(emulated);
+    const FabricBuffer own(emulated, 1), other(emulated, 1);
+    const EmulatedCounts before = emulated_counts(*emulated);
+    {
+        std::optional<ImportCache> cache(std::in_place, driver);
+        ImportView view = cache->acquire(own.blob());
+        static_cast<void>(cache->acquire(other.blob()));
+        driver->add(hang("mem_release", 1));
+        cache.reset();
+    }
+    REQUIRE(driver->wait_until_hanging(1, kCachePatience));
+    driver->end_hangs();
+    CHECK(comes_back(emulated, before));
+    CHECK(detail::wait_until_stuck(*driver, 0, kCachePatience));
+}
+
+TEST_CASE("One blob that hangs does not keep acquire_all from the others", "[cache][fault]") {
+    CacheKit kit(with_limits(milliseconds(5'000), kNever));
+    std::vector<FabricBuffer> own;
+    std::vector<HandleBlob> blobs;
+    for (int i = 0; i < 6; ++i) {
+        own.push_back(kit.make());
+        blobs.push_back(own.back().blob());
+    }
+    kit.driver->add(hang("mem_import_from_shareable_handle", 1));
+    auto all = in_thread([&] { return kit.cache.acquire_all(blobs); });
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    REQUIRE(comes_true([&] { return kit.now().imports == 5; }));
+    CHECK(kit.driver->hanging() == 1);
+    kit.driver->end_hangs();
+    std::size_t good = 0;
+    for (const AcquireResult& result : all.get()) good += std::size_t{result.view.is_open()};
+    CHECK(good >= 5);
+}
+
+TEST_CASE("Imports end by the next miss where no thread could be had at first", "[cache][fault]") {
+    const QuietLog quiet;
+    CacheKit kit(with_limits(kShort, kShort));
+    const FabricBuffer own = kit.make();
+    ImportView view = kit.cache.acquire(own.blob());
+    const EmulatedCounts with_one = emulated_counts(*kit.emulated);
+    // As many calls as may hang.
+    kit.driver->add(hang("mem_import_from_shareable_handle"));
+    HandleBlob blob = own.blob();
+    for (std::uint64_t i = 0; i < detail::Workers::kStuckMax + 8; ++i) {
+        blob.allocation_id = id_of(i + 1);
+        static_cast<void>(error_of([&] { static_cast<void>(kit.cache.acquire(blob)); }));
+    }
+    CHECK(stuck_calls(*kit.driver) == detail::Workers::kStuckMax);
+    CHECK(kit.cache.invalidate(*own.blob().allocation_id) == 1);
+    view.let_go();
+    CHECK(kit.now().backlog == 1);
+    kit.driver->clear();
+    CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
+    kit.cache.collect();
+    CHECK(comes_true([&] { return kit.now().backlog == 0; }));
+    CHECK(emulated_counts(*kit.emulated) != with_one);
+    kit.cache.close();
+}
+
+namespace {
+
+constexpr int kWell = 0;
+constexpr int kNotRefused = 12;
+
+template <typename Action>
+bool refused_in_child(Action&& action) {
+    const auto error = error_of(action);
+    return error.has_value() && error->kind() == ErrorKind::unsupported && contains(error->what(), "fork");
+}
+
+int child_of_cache(std::optional<ImportCache>& cache, ImportCache& closed, const std::shared_ptr<Driver>& driver,
+                   const HandleBlob& blob, ImportView& view, ImportView& retired) {
+    const std::vector<HandleBlob> blobs{blob};
+    if (!refused_in_child([&] { static_cast<void>(cache->acquire(blob)); })) return kNotRefused;
+    if (!refused_in_child([&] { static_cast<void>(cache->acquire_all(blobs)); })) return kNotRefused;
+    if (!refused_in_child([&] { static_cast<void>(cache->translate(Id128(), 0, 1)); })) return kNotRefused;
+    if (!refused_in_child([&] { cache->add_range(Id128(), 0, blob); })) return kNotRefused;
+    if (!refused_in_child([&] { cache->collect(); })) return kNotRefused;
+    if (!refused_in_child([&] { cache->evict(Id128()); })) return kNotRefused;
+    if (!refused_in_child([&] { static_cast<void>(cache->statistics()); })) return kNotRefused;
+    if (!refused_in_child([&] { closed.close(); }) || closed.is_open()) return kNotRefused;
+    if (!refused_in_child([&] { ImportCache foreign(driver); })) return kNotRefused;
+    if (!refused_in_child([&] { view.retire_after([] { return true; }); }) || !view.is_open()) return kNotRefused;
+    const ImportView copy = view;
+    view.let_go();
+    retired.let_go();
+    cache.reset();
+    return kWell;
+}
+
+}  // namespace
+
+TEST_CASE("After fork a child's cache and views do nothing, also while the parent holds the lock", "[cache][fork]") {
+    const auto driver = make_emulated_driver();
+    const FabricBuffer own(driver, 1), other(driver, 1), third(driver, 1);
+    const EmulatedCounts before = emulated_counts(*driver);
+    std::optional<ImportCache> cache(std::in_place, driver);
+    ImportCache closed(driver);
+    ImportView view = cache->acquire(own.blob());
+    ImportView retired = cache->acquire(other.blob());
+    cache->invalidate(*other.blob().allocation_id);
+    {
+        std::jthread busy([&](const std::stop_token& stop) {
+            while (!stop.stop_requested()) cache->collect();
+        });
+        for (int i = 0; i < 20; ++i) {
+            const pid_t child = ::fork();
+            REQUIRE(child >= 0);
+            if (child == 0) {
+                ::alarm(60);  // a child that hangs ends
+                ::_exit(child_of_cache(cache, closed, driver, own.blob(), view, retired));
+            }
+            int status = 0;
+            REQUIRE(::waitpid(child, &status, 0) == child);
+            CHECK(status == kWell);
+        }
+    }
+    CHECK(view.buffer().is_open());
+    CHECK(cache->acquire(own.blob()).address() == view.address());
+    view.let_go();
+    retired.let_go();
+    cache->close();
+    closed.close();
+    CHECK(emulated_counts(*driver) == before);
+}
