@@ -4,6 +4,7 @@
 #include <dirent.h>
 
 #include <chrono>
+#include <span>
 #include <stdexcept>
 #include <utility>
 
@@ -111,7 +112,10 @@ public:
             flags(place);
         }
         const World world;  // for the places alone
-        for (std::size_t i = 0; i < world.exporters.size(); ++i) imports_of(world.exporters[i].location(), i);
+        for (std::size_t i = 0; i < world.exporters.size(); ++i) {
+            imports_of(world.exporters[i].location(), i);
+            caches_of(world.exporters[i].location(), i);
+        }
         import_of_own();
     }
 
@@ -329,6 +333,77 @@ private:
             {}, true);
     }
 
+    void caches_of(const Location& place, std::size_t exporter) {
+        const std::string name = "another's " + to_string(place);
+        const Blob whole = [exporter](const Scene& scene) { return scene.world.exporters[exporter].blob(); };
+        const Step make = [](Scene& scene) { scene.make_cache(); };
+        const Step hold = [make, whole](Scene& scene) {
+            make(scene);
+            scene.view = scene.cache->acquire(whole(scene));
+        };
+        const Step retired = [hold](Scene& scene) {
+            hold(scene);
+            scene.cache->evict(Id128());
+        };
+        const Step idle = [hold](Scene& scene) {
+            hold(scene);
+            scene.view.let_go();
+        };
+        add_both("ImportCache::acquire(const HandleBlob& blob, const AcquireOptions& options = {})", name, make,
+                 [whole](Scene& scene) { scene.view = scene.cache->acquire(whole(scene)); });
+        add(
+            "ImportCache::acquire_all(std::span<const HandleBlob> blobs, const AcquireOptions& options = {})", name,
+            make,
+            [whole](Scene& scene) {
+                const std::vector<HandleBlob> blobs{whole(scene)};
+                AcquireResult result = std::move(scene.cache->acquire_all(blobs).front());
+                scene.view = std::move(result.view);
+                scene.acquired = std::move(result.error);
+            },
+            Told::answered);
+        add_both("ImportCache::add_range(const Id128& peer, std::uint64_t remote_address, const HandleBlob& blob)",
+                 name, make, [whole](Scene& scene) { scene.cache->add_range(Id128(), 0, whole(scene)); });
+        const auto ends = [&](const char* function, const Step& before, const Step& act) {
+            add(
+                function, name, before,
+                [act](Scene& scene) {
+                    act(scene);
+                    scene.settle_cache();
+                },
+                Told::logged);
+        };
+        ends("ImportCache::evict(const Id128& peer)", idle, [](Scene& scene) { scene.cache->evict(Id128()); });
+        ends("ImportCache::invalidate(const Id128& allocation_id)", idle,
+             [whole](Scene& scene) { scene.cache->invalidate(*whole(scene).allocation_id); });
+        ends("ImportCache::collect(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now())", idle,
+             [](Scene& scene) {
+                 const auto later = std::chrono::steady_clock::now() + std::chrono::hours(24);
+                 scene.cache->collect(later);
+                 scene.cache->collect(later + std::chrono::hours(24));
+             });
+        ends(
+            "ImportCache::remove_range(const Id128& peer, std::uint64_t remote_address)",
+            [make, whole](Scene& scene) {
+                make(scene);
+                scene.cache->add_range(Id128(), 0, whole(scene));
+            },
+            [](Scene& scene) {
+                scene.cache->remove_range(Id128(), 0);
+                scene.cache->evict(Id128());
+            });
+        ends("ImportCache::close()", idle, [](Scene& scene) { scene.cache->close(); });
+        ends("ImportView::let_go()", retired, [](Scene& scene) { scene.view.let_go(); });
+        ends("ImportView::~ImportView()", retired, [](Scene& scene) { const ImportView last(std::move(scene.view)); });
+        ends("ImportView::operator=(const ImportView& other)", retired,
+             [](Scene& scene) { scene.view = scene.other_view; });
+        ends("ImportView::operator=(ImportView&& other)", retired,
+             [](Scene& scene) { scene.view = std::move(scene.other_view); });
+        ends("ImportView::retire_after(std::function<bool()> done)", retired, [](Scene& scene) {
+            scene.view.retire_after([] { return true; });
+            scene.cache->collect();
+        });
+    }
+
     void import_of_own() {
         for (const Location& place : {Location::device(0), Location::host_numa(1)}) {
             FabricBufferOptions options;
@@ -377,6 +452,17 @@ Quiet of_slots(std::string function, Read read) {
 }
 
 template <typename Read>
+Quiet of_cache(std::string function, Read read) {
+    return {std::move(function), [read](Scene& scene) {
+                scene.make_cache();
+                scene.cache->add_range(Id128(), 0, scene.world.exporters[0].blob());
+                scene.view = scene.cache->acquire(scene.world.exporters[0].blob());
+                scene.driver->forget();
+                static_cast<void>(read(scene));
+            }};
+}
+
+template <typename Read>
 Quiet of_block(std::string function, Read read) {
     return {std::move(function), [read](Scene& scene) {
                 scene.make_arena(Location::device(0));
@@ -400,6 +486,13 @@ Scene::Scene(const World& world_of_scene)
     : world(world_of_scene), driver(std::make_shared<FaultDriver>(world_of_scene.emulated)) {}
 
 void Scene::clear() {
+    view = ImportView();
+    other_view = ImportView();
+    for (std::optional<ImportCache>* one : {&cache, &other_cache}) {
+        if (one->has_value() && (*one)->is_open()) (*one)->close();
+        one->reset();
+    }
+    acquired.reset();
     own.reset();
     other.reset();
     imported.reset();
@@ -417,6 +510,7 @@ void Scene::clear() {
 }
 
 std::optional<Error> Scene::answer() const {
+    if (acquired.has_value()) return acquired;
     if (probed.has_value()) return probed->why_not;
     if (peer_checked.has_value()) return peer_checked->why_not;
     return peer_probe.has_value() ? peer_probe->why_not() : std::nullopt;
@@ -425,6 +519,20 @@ std::optional<Error> Scene::answer() const {
 void Scene::make(const FabricBufferOptions& options) {
     own.emplace(driver, kBytes, options);
     if (options.retire_address == RetireAddress::yes) ++retired;
+}
+
+void Scene::make_cache() {
+    ImportCacheOptions options;
+    options.max_entries = 4;
+    options.import.timeout = kNever;
+    options.import.tear_down_timeout = kNever;
+    cache.emplace(driver, options);
+}
+
+void Scene::settle_cache() {
+    if (!cache.has_value() || !cache->is_open()) return;
+    if (!cache->wait_until_torn_down(std::chrono::steady_clock::now() + kNever))
+        throw std::logic_error("an import does not end");
 }
 
 void Scene::make_arena(const Location& place) {
@@ -511,6 +619,34 @@ const std::vector<Quiet>& quiet_functions() {
                  }),
         of_slots("FlagSlots::count()", [](const FlagSlots<SlotMessage>& slots) { return slots.count(); }),
         of_slots("FlagSlots::is_direct()", [](const FlagSlots<SlotMessage>& slots) { return slots.is_direct(); }),
+        of_cache("ImportCache::ImportCache(ImportCache&&)",
+                 [](Scene& scene) {
+                     ImportCache moved(std::move(*scene.cache));
+                     *scene.cache = std::move(moved);
+                     return scene.cache->is_open();
+                 }),
+        of_cache("ImportCache::translate(const Id128& peer, std::uint64_t remote_address, std::uint64_t bytes)",
+                 [](Scene& scene) { return scene.cache->translate(Id128(), 5, 7); }),
+        of_cache("ImportCache::statistics()", [](Scene& scene) { return scene.cache->statistics(); }),
+        of_cache("ImportCache::wait_until_torn_down(std::chrono::steady_clock::time_point deadline)",
+                 [](Scene& scene) { return scene.cache->wait_until_torn_down(std::chrono::steady_clock::now()); }),
+        of_cache("ImportCache::is_open()", [](Scene& scene) { return scene.cache->is_open(); }),
+        of_cache("ImportCache::driver()", [](Scene& scene) { return scene.cache->driver(); }),
+        {"ImportView::ImportView()", [](Scene& scene) { scene.other_view = ImportView(); }},
+        of_cache("ImportView::ImportView(const ImportView& other)",
+                 [](Scene& scene) {
+                     const ImportView copy(scene.view);
+                     return copy.is_open();
+                 }),
+        of_cache("ImportView::ImportView(ImportView&& other)",
+                 [](Scene& scene) {
+                     ImportView moved(std::move(scene.view));
+                     return moved.is_open();
+                 }),
+        of_cache("ImportView::address()", [](Scene& scene) { return scene.view.address(); }),
+        of_cache("ImportView::bytes()", [](Scene& scene) { return scene.view.bytes(); }),
+        of_cache("ImportView::is_open()", [](Scene& scene) { return scene.view.is_open(); }),
+        of_cache("ImportView::buffer()", [](Scene& scene) { return scene.view.buffer().mapped_bytes(); }),
         {"stuck_calls(const Driver& driver)",
          [](Scene& scene) {
              if (stuck_calls(*scene.driver) != 0) throw std::logic_error("a call is stuck");
@@ -575,6 +711,12 @@ const std::vector<Untried>& untried_functions() {
         {"PeerProbe::why_not()", "of a value"},
         {"all_checks()", "a table"},
         {"find_check(std::string_view id)", "a table"},
+        {"ImportCache::ImportCache(std::shared_ptr<Driver> driver, const ImportCacheOptions& options = {})",
+         "makes books, and calls no driver"},
+        {"ImportCache::~ImportCache()", "leaves the ends to a thread that nobody waits for: import_cache_test.cpp"},
+        {"ImportCache::operator=(ImportCache&&)", "moves a pointer, after what the destructor does"},
+        {"ImportView::retire_after_stream(void* stream)",
+         "asks a stream of the caller's later on: import_cache_test.cpp"},
         {"side_of(const Error& error)", "of a value"},
         {"to_string(Side side)", "of a value"},
         {"to_string(ProbeRung rung)", "of a value"},

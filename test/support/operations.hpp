@@ -16,6 +16,7 @@
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
 #include <fabricmem/flag_slots.hpp>
+#include <fabricmem/import_cache.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/probe.hpp>
 
@@ -42,6 +43,10 @@ struct Scene {
     /// The same, and ends the arena: the block is the last owner of the memory.
     void make_last_block(const Location& place);
 
+    /// Makes `cache`, which holds imports to no time that a test can come near.
+    void make_cache();
+    /// Waits for what ends on a thread of the cache's.
+    void settle_cache();
     /// What was answered in place of an exception; nullopt: that all is well.
     [[nodiscard]] std::optional<Error> answer() const;
 
@@ -57,6 +62,11 @@ struct Scene {
     Block other_block;
     std::optional<FlagSlots<SlotMessage>> slots;
     std::optional<FlagSlots<SlotMessage>> other_slots;
+    std::optional<ImportCache> cache;
+    std::optional<ImportCache> other_cache;
+    ImportView view;
+    ImportView other_view;
+    std::optional<Error> acquired;  // what acquire_all() says
     std::optional<ProbeResult> probed;
     std::optional<PeerProbe> peer_probe;
     std::optional<PeerProbe> foreign_probe;  // made with no fault in force
