@@ -34,6 +34,7 @@ CacheSlot* CacheTable::find(const CacheKey& key, std::uint32_t stripe) noexcept 
     Word word = bucket(hash).load(std::memory_order_acquire);
     for (int step = 0; word != 0 && step < kStepsMost; ++step) {
         CacheSlot& slot = slot_of(word);
+        slot.prefetch();
         if (((word ^ hash) & kHashHalf) == 0 && slot.refs.try_take(stripe, StripedRefs::As::hit)) {
             if (slot.key == key) return &slot;
             let_go(slot, stripe);  // the slot is another import's by now, or half of the hash is the same
