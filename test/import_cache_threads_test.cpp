@@ -287,3 +287,40 @@ TEST_CASE("A counter that is closed under its users has one who is the last", "[
         REQUIRE(refs.close_if_unused());
     }
 }
+
+TEST_CASE("Who takes a counter sees what was written before it was opened, and is over before it is written again",
+          "[cache][threads]") {
+    using detail::StripedRefs;
+    StripedRefs refs;
+    std::uint64_t written = 0;  // plain: a sanitizer sees where nothing orders its accesses
+    std::atomic<bool> drained{false};
+    std::atomic<bool> over{false};
+    std::atomic<std::uint64_t> seen{0};
+    std::atomic<int> wrong{0};
+    {
+        std::vector<std::jthread> readers;
+        for (int i = 0; i < 3; ++i) {
+            readers.emplace_back([&] {
+                const std::uint32_t stripe = detail::stripe_of_thread();
+                for (std::uint64_t last = 0; !over;) {
+                    if (!refs.try_take(stripe, StripedRefs::As::reference)) continue;
+                    if (written < last) ++wrong;
+                    last = written;
+                    seen.fetch_add(1, std::memory_order_relaxed);
+                    if (refs.give_back(stripe)) drained.store(true, std::memory_order_release);
+                }
+            });
+        }
+        const std::uint64_t rounds = kSlowBuild ? 2'000 : 50'000;
+        for (std::uint64_t round = 1; round <= rounds || seen < 1000; ++round) {
+            written = round;
+            refs.open(0);
+            if (refs.give_back(0)) ++wrong;
+            const bool by_use = round % 2 == 0;
+            if (by_use ? comes_true([&] { return refs.close_if_unused(); }) : refs.close()) continue;
+            if (!comes_true([&] { return drained.exchange(false, std::memory_order_acquire); })) ++wrong;
+        }
+        over = true;
+    }
+    CHECK(wrong == 0);
+}
