@@ -230,7 +230,7 @@ void CacheCore::make_room_for(const HandleBlob& blob, Doomed& doomed) {
         by_use_.clear();
         for (CacheSlot& slot : table_) {
             if (slot.state == CacheSlot::State::live)
-                by_use_.push_back({slot.last_used.load(std::memory_order_relaxed), slot.serial, &slot});
+                by_use_.emplace_back(slot.last_used.load(std::memory_order_relaxed), slot.serial, &slot);
         }
         // A heap, since one is mostly enough.
         std::make_heap(by_use_.begin(), by_use_.end(), std::greater<>());

@@ -151,7 +151,7 @@ private:
     alignas(64) mutable std::mutex mutex_;  // guards all below, but for what finds in table_, and ranges_
     std::condition_variable changed_;       // an import is done
     std::map<CacheKey, std::shared_ptr<Pending>> pending_;
-    std::map<Id128, Peer> peers_;
+    std::map<Id128, Peer, IdLess> peers_;
     DeferredList deferred_;
     std::uint64_t deferred_count_ = 0;                                          // those that are being asked, too
     std::vector<std::tuple<std::uint64_t, std::uint64_t, CacheSlot*>> by_use_;  // last used, serial

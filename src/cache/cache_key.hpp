@@ -41,7 +41,7 @@ public:
     }
 
     friend bool operator==(const CacheKey&, const CacheKey&) noexcept = default;
-    friend auto operator<=>(const CacheKey&, const CacheKey&) noexcept = default;
+    friend bool operator<(const CacheKey& one, const CacheKey& two) noexcept { return one.words_ < two.words_; }
 
 private:
     void put_id(std::size_t at, const std::optional<Id128>& id, std::uint64_t flag, std::uint64_t& known) noexcept {
@@ -57,6 +57,11 @@ private:
     }
 
     std::array<std::uint64_t, 9> words_{};
+};
+
+/// For maps by id.
+struct IdLess {
+    [[nodiscard]] bool operator()(const Id128& one, const Id128& two) const noexcept { return one.bytes < two.bytes; }
 };
 
 }  // namespace fabricmem::detail

@@ -74,7 +74,7 @@ public:
 
 private:
     using Records = std::vector<std::shared_ptr<const RangeRecord>>;
-    using Peers = std::map<Id128, Records>;  // by begin, without overlaps
+    using Peers = std::map<Id128, Records, IdLess>;  // by begin, without overlaps
 
     void replace(Peers& next, Records& over);
     static void fill(Snapshot& snapshot, const Peers& peers);
