@@ -223,8 +223,9 @@ public:
     [[nodiscard]] bool wait_until_torn_down(std::chrono::steady_clock::time_point deadline);
 
     /// Retires all, and waits as long as the end of one import may take. Throws Error{conflict} that counts the views
-    /// where some are live: the cache stays open then, and has its imports, but no ranges; timed_out where imports have
-    /// not ended: they go on. A second call does nothing.
+    /// where some are live: the cache stays open then, and has its imports, but no ranges. Closed all the same:
+    /// timed_out where imports have not ended, which go on; conflict, system and std::bad_alloc where no thread can be
+    /// had to end them, which the next one does that the driver's calls with a timeout get. A second call does nothing.
     void close();
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     [[nodiscard]] std::shared_ptr<Driver> driver() const noexcept;

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <list>
 #include <map>
@@ -51,6 +52,7 @@ public:
     [[nodiscard]] ImportView translate(const Id128& peer, std::uint64_t remote_address, std::uint64_t bytes) const;
     [[nodiscard]] ImportCacheStatistics statistics() const;
     [[nodiscard]] bool wait_until_torn_down(Clock::time_point deadline) { return reaper_->wait_until_idle(deadline); }
+    [[nodiscard]] std::exception_ptr stalled() { return reaper_->stalled(); }
 
     /// Forgets ranges; then throws Error{conflict} where views are live, and else retires all.
     void close();

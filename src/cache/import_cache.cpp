@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fabricmem/import_cache.hpp>
 
+#include <exception>
 #include <utility>
 
 #include "cache/acquire_all.hpp"
@@ -65,6 +66,10 @@ void ImportCache::close() {
         detail::refuse_forked_cache();
     }
     core_->close();
+    if (const std::exception_ptr why = core_->stalled()) {
+        core_.reset();
+        std::rethrow_exception(why);
+    }
     const std::chrono::milliseconds timeout = core_->tear_down_timeout();
     const bool ended = core_->wait_until_torn_down(detail::deadline_after(timeout));
     const std::uint64_t left = core_->statistics().backlog;

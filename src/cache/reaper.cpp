@@ -137,12 +137,14 @@ void Reaper::look() noexcept {
             call == nullptr ? "it" : call, limit_.count());
     }
     if (ended) end_thread();
+    stalled_ = nullptr;
     if (!more || thread_ != nullptr) return;
     try {
         auto thread = std::make_shared<Thread>(driver_, shared_);
         DriverState::of(*driver_).workers().begin(thread);
         thread_ = std::move(thread);
     } catch (const std::exception& error) {
+        stalled_ = std::current_exception();
         log(LogLevel::warning, "cached imports that are to end have to wait: {}", error.what());
     }
 }
@@ -150,6 +152,12 @@ void Reaper::look() noexcept {
 Reaper::Backlog Reaper::backlog() const noexcept {
     const std::lock_guard lock(shared_->mutex);
     return shared_->backlog;
+}
+
+std::exception_ptr Reaper::stalled() noexcept {
+    look();
+    const std::lock_guard turn(turn_);
+    return stalled_;
 }
 
 bool Reaper::wait_until_idle(std::chrono::steady_clock::time_point deadline) noexcept {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 
@@ -35,6 +36,8 @@ public:
     /// Gives up what takes too long, and starts a thread where there is work and none.
     void look() noexcept;
     [[nodiscard]] Backlog backlog() const noexcept;
+    /// Why nothing ends: what there is waits, and no thread can be had. Null: it goes on.
+    [[nodiscard]] std::exception_ptr stalled() noexcept;
     [[nodiscard]] bool wait_until_idle(std::chrono::steady_clock::time_point deadline) noexcept;
 
     struct Shared;
@@ -47,8 +50,9 @@ private:
     std::shared_ptr<Driver> driver_;
     std::chrono::milliseconds limit_;
     std::shared_ptr<Shared> shared_;
-    std::mutex turn_;  // guards thread_; taken before Shared's
+    std::mutex turn_;  // guards what follows; taken before Shared's
     std::shared_ptr<Thread> thread_;
+    std::exception_ptr stalled_;
 };
 
 }  // namespace fabricmem::detail
