@@ -517,28 +517,38 @@ TEST_CASE("Callbacks are told of a whole buffer and of its end", "[buffer]") {
                  [&](const BufferInfo& info) {
                      events.push_back(info.address == made ? "end" : "another");
                      CHECK(emulated_counts(*driver).mappings == 1);
+                 },
+             .after_tear_down =
+                 [&](const BufferInfo& info) {
+                     events.push_back(info.address == made ? "gone" : "another");
+                     CHECK(info.bytes == 77);
+                     CHECK(emulated_counts(*driver) == EmulatedCounts());
                  }});
         CHECK(buffer.address() == made);
     }
-    CHECK(events == std::vector<std::string>{"make 77 2097152", "end"});
+    CHECK(events == std::vector<std::string>{"make 77 2097152", "end", "gone"});
 }
 
 TEST_CASE("A callback that throws undoes the making, and not the tear-down", "[buffer][fault]") {
     const auto driver = make_emulated_driver();
     int ends = 0;
     const auto end = [&](const BufferInfo&) { ++ends; };
-    CHECK_THROWS_AS(
-        FabricBuffer(driver, 1,
-                     {.on_make = [](const BufferInfo&) { throw std::runtime_error("no"); }, .before_tear_down = end}),
-        std::runtime_error);
+    CHECK_THROWS_AS(FabricBuffer(driver, 1,
+                                 {.on_make = [](const BufferInfo&) { throw std::runtime_error("no"); },
+                                  .before_tear_down = end,
+                                  .after_tear_down = end}),
+                    std::runtime_error);
     CHECK(ends == 0);
     CHECK(emulated_counts(*driver) == EmulatedCounts());
     const CapturedLog log;
     {
         const FabricBuffer buffer(
-            driver, 1, {.before_tear_down = [](const BufferInfo&) { throw std::runtime_error("never mind"); }});
+            driver, 1,
+            {.before_tear_down = [](const BufferInfo&) { throw std::runtime_error("never mind"); },
+             .after_tear_down = [](const BufferInfo&) { throw std::runtime_error("too late"); }});
     }
-    CHECK(log.text().find("never mind") != std::string::npos);
+    CHECK(log.text().find("before_tear_down threw, the tear-down goes on: never mind") != std::string::npos);
+    CHECK(log.text().find("after_tear_down threw, the tear-down goes on: too late") != std::string::npos);
     CHECK(emulated_counts(*driver) == EmulatedCounts());
 }
 

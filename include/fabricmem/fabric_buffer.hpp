@@ -76,12 +76,15 @@ struct FabricBufferOptions {
     Id128 peer{};                  ///< into the blob
     std::uint64_t generation = 0;  ///< into the blob
     /// Called once the buffer is whole, before the constructor returns. What it throws undoes the buffer and is passed
-    /// on; before_tear_down is not called then.
+    /// on; before_tear_down and after_tear_down are not called then.
     std::function<void(const BufferInfo&)> on_make{};
     /// Called by close() and by the destructor while the memory is still mapped. What it throws is logged. A buffer in
     /// a static is destroyed at exit, when the driver may have shut down and taken the mapping with it: it is called
     /// all the same.
     std::function<void(const BufferInfo&)> before_tear_down{};
+    /// Called by close() and by the destructor once the memory is given back, as far as the driver took it. `address`
+    /// says where it was: another buffer may have that address by then. What it throws is logged.
+    std::function<void(const BufferInfo&)> after_tear_down{};
 };
 
 struct ImportOptions {

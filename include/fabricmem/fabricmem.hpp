@@ -9,10 +9,12 @@
 #include <fabricmem/error.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/flag_slots.hpp>
+#include <fabricmem/from_pointer.hpp>
 #include <fabricmem/handle_blob.hpp>
 #include <fabricmem/handshake.hpp>
 #include <fabricmem/import_cache.hpp>
 #include <fabricmem/log.hpp>
+#include <fabricmem/memory_report.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>

@@ -41,7 +41,17 @@ void BufferParts::at(const char* call) noexcept {
     if (progress != nullptr) progress->enter(call);
 }
 
+void BufferParts::enter_book(BufferOrigin origin) noexcept {
+    book_entry.origin = origin;
+    book_entry.base = static_cast<std::uintptr_t>(range.get().address);
+    book_entry.location = location;
+    book_entry.kinds = kinds;
+    book_entry.blob = &blob;
+    DriverState::of(*driver).book.enter(book_entry);
+}
+
 void BufferParts::give_up() noexcept {
+    if (!forked()) DriverState::of(*driver).book.add_given_up(range.get().bytes);
     mapping.abandon();
     allocation.abandon();
     range.abandon();
@@ -50,20 +60,22 @@ void BufferParts::give_up() noexcept {
 bool BufferParts::forked() const noexcept { return fork_epoch() != made_in; }
 
 void* BufferParts::base() const noexcept {
+    if (last_base != nullptr) return last_base;
     return reinterpret_cast<void*>(
         static_cast<std::uintptr_t>(range.get().address));  // NOLINT(performance-no-int-to-ptr)
 }
 
 BufferInfo BufferParts::info() const noexcept { return {base(), blob.bytes, blob.mapped_bytes, location, blob}; }
 
-void BufferParts::call_before_tear_down() noexcept {
-    const auto callback = std::exchange(before_tear_down, nullptr);
+void BufferParts::call(const char* name, std::function<void(const BufferInfo&)>& callback) noexcept {
+    const auto once = std::exchange(callback, nullptr);
+    if (!once) return;
     try {
-        callback(info());
+        once(info());
     } catch (const std::exception& error) {
-        log(LogLevel::error, "before_tear_down threw, tearing down all the same: {}", error.what());
+        log(LogLevel::error, "{} threw, the tear-down goes on: {}", name, error.what());
     } catch (...) {
-        log(LogLevel::error, "before_tear_down threw something that is no std::exception, tearing down all the same");
+        log(LogLevel::error, "{} threw something that is no std::exception, the tear-down goes on", name);
     }
 }
 
@@ -72,9 +84,21 @@ TearDownFailure BufferParts::tear_down() noexcept {
         // The parent's resources: whatever the driver would make of these calls, they are not this process's to make.
         give_up();
         before_tear_down = nullptr;
+        after_tear_down = nullptr;
         return {};
     }
-    if (before_tear_down) call_before_tear_down();
+    call("before_tear_down", before_tear_down);
+    last_base = base();
+    MemoryBook& book = DriverState::of(*driver).book;
+    book.leave(book_entry);  // before the memory goes: what is in the book can be exported
+    const std::uint64_t bytes = range.get().bytes;
+    const TearDownFailure first = give_back();
+    if (first.call != nullptr) book.add_failed_tear_down(bytes);
+    call("after_tear_down", after_tear_down);
+    return first;
+}
+
+TearDownFailure BufferParts::give_back() noexcept {
     TearDownFailure first;
     const Range whole = range.get();
     const bool was_mapped = static_cast<bool>(mapping);

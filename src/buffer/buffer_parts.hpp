@@ -11,6 +11,7 @@
 #include <fabricmem/driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 
+#include "driver/memory_book.hpp"
 #include "vmm/unique_handle.hpp"
 
 namespace fabricmem::detail {
@@ -38,6 +39,8 @@ struct BufferParts {
     void at(const char* call) noexcept;
     /// Whether the tear-down has to end by a deadline (buffer/deadline.hpp).
     [[nodiscard]] bool has_deadline() const noexcept { return tear_down_job != nullptr; }
+    /// Tells the driver's book of a buffer that is whole; tear_down() takes it out.
+    void enter_book(BufferOrigin origin) noexcept;
     /// Forgets the memory, which stays mapped until the process ends: work on it is queued that nobody waits for, and
     /// unmapping under it would lose the context.
     void give_up() noexcept;
@@ -63,13 +66,17 @@ struct BufferParts {
     HandleBlob blob;
     RetireAddress retire_address = RetireAddress::no;
     std::function<void(const BufferInfo&)> before_tear_down;  // empty until on_make has succeeded
+    std::function<void(const BufferInfo&)> after_tear_down;   // as before_tear_down
+    void* last_base = nullptr;                                // what after_tear_down is told, once the range is gone
+    BookEntry book_entry;
 
     std::chrono::milliseconds tear_down_timeout{0};
     std::shared_ptr<TearDownJob> tear_down_job;  // made with the buffer: its end must not need memory
     Progress* progress = nullptr;                // of the job that makes or ends the buffer
 
 private:
-    void call_before_tear_down() noexcept;
+    void call(const char* name, std::function<void(const BufferInfo&)>& callback) noexcept;
+    TearDownFailure give_back() noexcept;
 };
 
 /// The ordinals in a caller's access list, ascending, each once. Throws Error{bad_argument} for one that does not

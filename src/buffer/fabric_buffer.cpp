@@ -184,8 +184,10 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
     parts->blob.rdma = parts->rdma;
     export_to(parts->blob, *parts);
     parts->retire_address = options.retire_address;  // not before: a failure until here gave nobody the address
+    parts->enter_book(detail::BufferOrigin::own);
     if (options.on_make) options.on_make(parts->info());
     if (options.before_tear_down) parts->before_tear_down = std::move(options.before_tear_down);
+    if (options.after_tear_down) parts->after_tear_down = std::move(options.after_tear_down);
     return parts;
 }
 

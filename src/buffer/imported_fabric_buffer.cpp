@@ -141,6 +141,7 @@ std::unique_ptr<BufferParts> detail::import(std::shared_ptr<Driver> driver, cons
     parts->at("cuMemSetAccess");
     detail::grant_access(calls, parts->range.get(), parts->access, plan.host, about);
     parts->progress = nullptr;
+    parts->enter_book(detail::BufferOrigin::imported);
     return parts;
 }
 

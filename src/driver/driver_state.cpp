@@ -317,6 +317,11 @@ void DriverState::retire(CUdeviceptr address, std::uint64_t bytes) noexcept {
     }
 }
 
+DriverState::Retired DriverState::retired() const {
+    const std::lock_guard lock(mutex_);
+    return {retired_.size(), retired_bytes_};
+}
+
 std::optional<DriverState::RetiredRange> DriverState::take_surplus() noexcept {
     const std::lock_guard lock(mutex_);
     const bool above =

@@ -22,6 +22,8 @@
 #include <fabricmem/probe.hpp>
 #include <fabricmem/types.hpp>
 
+#include "driver/foreign_ids.hpp"
+#include "driver/memory_book.hpp"
 #include "worker/workers.hpp"
 
 namespace fabricmem::detail {
@@ -134,7 +136,16 @@ public:
     /// True in a child that was forked after the driver was made.
     [[nodiscard]] bool forked() const noexcept;
 
+    /// How much of the addresses is kept by retire() now.
+    struct Retired {
+        std::size_t ranges = 0;
+        std::uint64_t bytes = 0;
+    };
+    [[nodiscard]] Retired retired() const;
+
     Patience patience;  // not guarded: set before the driver is used
+    MemoryBook book;    // these have locks of their own
+    ForeignIds foreign_ids;
 
 private:
     struct RetiredRange {

@@ -119,9 +119,12 @@ Place AddressSpace::find(std::uintptr_t address) const {
     const std::lock_guard lock(mutex_);
     if (const auto found = entry_around(mappings_, address); found != mappings_.end()) {
         const Mapping& mapping = found->second;
+        const auto range = mapping.handle != 0 ? entry_around(ranges_, address) : ranges_.end();
         return {.kind = mapping.handle != 0 ? Place::Kind::vmm : Place::Kind::device_alloc,
                 .base = found->first,
                 .bytes = mapping.bytes,
+                .range_base = range == ranges_.end() ? found->first : range->first,
+                .range_bytes = range == ranges_.end() ? mapping.bytes : range->second.bytes,
                 .memory = mapping.memory,
                 .buffer_id = mapping.buffer_id,
                 .readers = mapping.readers,
@@ -141,6 +144,8 @@ Place AddressSpace::find(std::uintptr_t address) const {
         place.bytes = pinned->second.bytes;
         place.buffer_id = pinned->second.buffer_id;
     }
+    place.range_base = place.base;
+    place.range_bytes = place.bytes;
     return place;
 }
 

@@ -51,6 +51,8 @@ struct Place {
     Kind kind = Kind::unknown;
     std::uintptr_t base = 0;
     std::size_t bytes = 0;
+    std::uintptr_t range_base = 0;  ///< of the reservation; what is in none: as the two above
+    std::size_t range_bytes = 0;
     std::shared_ptr<Memory> memory;
     std::uint64_t buffer_id = 0;
     std::uint64_t readers = 0;  ///< a bit for each device

@@ -33,9 +33,10 @@ struct Asked {
 
 Answer range_answer(const Asked& asked, int attribute) {
     switch (attribute) {
-        case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+        // Of several handles in one reservation: as cuda.h says, not measured.
+        case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: return whole(asked.place.range_base);
+        case CU_POINTER_ATTRIBUTE_RANGE_SIZE: return whole(asked.place.range_bytes);
         case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: return whole(asked.place.base);
-        case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
         case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return whole(asked.place.bytes);
         default: return refusal();
     }

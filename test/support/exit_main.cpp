@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ends while buffers are alive: in statics made before and after the driver, in thread_local storage, in a thread that
 // still runs; and while calls of the driver hang that were given up. Exit code 0 unless something crashes. Run by
-// lifetime_test.cpp and deadline_test.cpp.
+// lifetime_test.cpp, deadline_test.cpp and memory_report_test.cpp.
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -14,6 +14,8 @@
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
+#include <fabricmem/log.hpp>
+#include <fabricmem/memory_report.hpp>
 
 namespace {
 
@@ -49,6 +51,17 @@ void live_in_thread(const std::shared_ptr<fabricmem::Driver>& driver) {
     if (::read(made[0], &done, 1) != 1) std::exit(3);
 }
 
+// What is logged goes to stdout from here on, for whoever started this.
+void report_at_exit(const std::shared_ptr<fabricmem::Driver>& driver) {
+    fabricmem::set_log_sink([](fabricmem::LogLevel, std::string_view line) {
+        std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
+        std::fflush(stdout);
+    });
+    fabricmem::report_memory_at_exit(driver);
+    fabricmem::report_memory_at_exit(driver);
+    fabricmem::report_memory_at_exit(fabricmem::make_emulated_driver());  // is gone by then
+}
+
 // An import and a tear-down that never return.
 bool leave_calls_stuck(const std::shared_ptr<fabricmem::Driver>& inner) {
     static const FabricBuffer own(inner, 1);
@@ -73,8 +86,10 @@ bool leave_calls_stuck(const std::shared_ptr<fabricmem::Driver>& inner) {
 int main(int argc, char** argv) {
     const std::string_view how = argc > 1 ? argv[1] : "return";
     const bool stuck = argc > 2 && argv[2] == std::string_view("stuck");
+    const bool report = argc > 2 && argv[2] == std::string_view("report");
     try {
         const auto driver = make_driver();
+        if (report) report_at_exit(driver);
         if (stuck && !leave_calls_stuck(driver)) return 4;
         first_static.emplace(driver, 1);
         import_static.emplace(driver, late_static(driver).blob());

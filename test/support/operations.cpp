@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include <fabricmem/memory_report.hpp>
+
 namespace fabricmem::test {
 namespace {
 
@@ -109,6 +111,7 @@ public:
                 [place](Scene& scene) { scene.probed = probe(scene.driver, place, ProbeMemory::fresh); },
                 Told::answered);
             peer_probes(place);
+            pointers(place);
             arenas(place);
             flags(place);
         }
@@ -186,6 +189,23 @@ private:
                 scene.peer_checked = check_peer_probe(scene.driver, scene.foreign_probe->bytes(), kNever);
             },
             Told::answered);
+    }
+
+    // Of memory that others made: this driver's own buffers are known without a call.
+    void pointers(const Location& place) {
+        if (place.kind() == LocationKind::host_nearest) return;
+        const Step make = [place](Scene& scene) {
+            const int kind = place.is_host() ? kHostNuma : kDevice;
+            scene.foreign.emplace(*scene.world.emulated, memory_at(kind, place.index(), kFabric),
+                                  std::vector<CUmemAccessDesc>{});
+        };
+        add_both(
+            "from_pointer(const std::shared_ptr<Driver>& driver, const void* pointer, std::uint64_t bytes, const "
+            "FromPointerOptions& options = {})",
+            to_string(place), make, [](Scene& scene) {
+                const auto address = static_cast<std::uintptr_t>(scene.foreign->address());
+                static_cast<void>(from_pointer(scene.driver, reinterpret_cast<const void*>(address + 1), 100));
+            });
     }
 
     void arenas(const Location& place) {
@@ -508,6 +528,7 @@ void Scene::clear() {
     peer_probe.reset();
     peer_checked.reset();
     foreign_probe.reset();
+    foreign.reset();
 }
 
 std::optional<Error> Scene::answer() const {
@@ -651,6 +672,13 @@ const std::vector<Quiet>& quiet_functions() {
         of_cache("ImportView::bytes()", [](Scene& scene) { return scene.view.bytes(); }),
         of_cache("ImportView::is_open()", [](Scene& scene) { return scene.view.is_open(); }),
         of_cache("ImportView::buffer()", [](Scene& scene) { return scene.view.buffer().mapped_bytes(); }),
+        {"memory_report(const Driver& driver)",
+         [](Scene& scene) {
+             make_and_import(scene);
+             if (memory_report(*scene.driver).is_clean()) throw std::logic_error("nothing is said to be held");
+         }},
+        {"report_memory_at_exit(const std::shared_ptr<Driver>& driver)",
+         [](Scene& scene) { report_memory_at_exit(scene.driver); }},
         {"stuck_calls(const Driver& driver)",
          [](Scene& scene) {
              if (stuck_calls(*scene.driver) != 0) throw std::logic_error("a call is stuck");
@@ -688,6 +716,9 @@ const std::vector<Untried>& untried_functions() {
         {"is_healthy_fabric(std::uint32_t health_mask)", "of a value"},
         {"HandleBlob::*", "a value, which knows no driver"},
         {"Error::*", "a value, which knows no driver"},
+        {"PointerMemory::*", "a value, which knows no driver"},
+        {"MemoryReport::*", "a value, which knows no driver"},
+        {"to_string(MemoryKind kind)", "of a value"},
         {"to_string(ErrorKind kind)", "of a value"},
         {"to_string(const Id128& id)", "of a value"},
         {"to_string(const Location& location)", "of a value"},
@@ -748,8 +779,6 @@ const std::vector<Unmade>& unmade_calls() {
         {"device_primary_ctx_get_state", users},
         {"ctx_set_current", "a context is pushed and popped, so that the caller's stays"},
         {"ctx_synchronize", "the GPU is not waited for, a stream of the library's own is asked"},
-        {"mem_retain_allocation_handle", "for transports that take memory over by address"},
-        {"mem_get_allocation_properties_from_handle", "an import's tell less than its blob"},
         {"mem_get_access", users},
         {"mem_get_address_range", "lies about host memory (docs/driver-notes.md)"},
         {"mem_get_handle_for_address_range", "for transports that register memory"},

@@ -17,8 +17,11 @@
 #include <fabricmem/fault_driver.hpp>
 #include <fabricmem/flag_slots.hpp>
 #include <fabricmem/import_cache.hpp>
+#include <fabricmem/from_pointer.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/probe.hpp>
+
+#include "support/driver_kit.hpp"
 
 namespace fabricmem::test {
 
@@ -71,7 +74,8 @@ struct Scene {
     std::optional<PeerProbe> peer_probe;
     std::optional<PeerProbe> foreign_probe;  // made with no fault in force
     std::optional<PeerProbeResult> peer_checked;
-    std::size_t retired = 0;  // ranges that stay reserved once all this is cleared
+    std::optional<Mapped> foreign;  // memory that no buffer made; with no fault in force, as its end
+    std::size_t retired = 0;        // ranges that stay reserved once all this is cleared
 };
 
 /// How a failure is told.
