@@ -15,6 +15,7 @@
 #include <fabricmem/import_cache.hpp>
 #include <fabricmem/log.hpp>
 #include <fabricmem/memory_report.hpp>
+#include <fabricmem/owned_ranges.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/platform.hpp>
 #include <fabricmem/probe.hpp>

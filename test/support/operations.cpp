@@ -716,6 +716,8 @@ const std::vector<Untried>& untried_functions() {
         {"is_healthy_fabric(std::uint32_t health_mask)", "of a value"},
         {"HandleBlob::*", "a value, which knows no driver"},
         {"Error::*", "a value, which knows no driver"},
+        {"OwnedRanges::*", "a table, which knows no driver"},
+        {"to_string(OwnedState state)", "of a value"},
         {"PointerMemory::*", "a value, which knows no driver"},
         {"MemoryReport::*", "a value, which knows no driver"},
         {"to_string(MemoryKind kind)", "of a value"},
