@@ -197,12 +197,15 @@ TEST_CASE("Look-ups while buffers come and go find the right one or say why not"
     constexpr int kPlaces = 8;
     constexpr int kRounds = 100;
     const OwnedRanges ranges;
+    constexpr int kReaders = 4;
+    std::atomic<int> reading{0};
     std::atomic<int> writing{2};
     std::atomic<std::uint64_t> wrong{0};
     // Each place has ids of its own; even places are always there.
     for (std::uint8_t place = 0; place < kPlaces; place += 2)
         ranges.add(Pretended(kBase + place * kBytes, kBytes, place).info());
     const auto look = [&] {
+        reading.fetch_add(1, std::memory_order_relaxed);
         while (writing.load(std::memory_order_acquire) != 0) {
             for (std::uint8_t place = 0; place < kPlaces; ++place) {
                 const std::uintptr_t address = kBase + place * kBytes + 16;
@@ -217,6 +220,7 @@ TEST_CASE("Look-ups while buffers come and go find the right one or say why not"
         }
     };
     const auto change = [&](std::uint8_t first) {
+        while (reading.load(std::memory_order_relaxed) != kReaders) std::this_thread::yield();
         for (int round = 0; round < kRounds; ++round) {
             for (std::uint8_t place = first; place < kPlaces; place = static_cast<std::uint8_t>(place + 4)) {
                 Pretended buffer(kBase + place * kBytes, kBytes, place);
@@ -232,7 +236,7 @@ TEST_CASE("Look-ups while buffers come and go find the right one or say why not"
         writing.fetch_sub(1, std::memory_order_release);
     };
     std::vector<std::thread> threads;
-    for (int i = 0; i < 4; ++i) threads.emplace_back(look);
+    for (int i = 0; i < kReaders; ++i) threads.emplace_back(look);
     threads.emplace_back(change, std::uint8_t{1});
     threads.emplace_back(change, std::uint8_t{3});
     for (std::thread& thread : threads) thread.join();

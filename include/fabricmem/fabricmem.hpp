@@ -5,6 +5,7 @@
 #include <fabricmem/arena.hpp>
 #include <fabricmem/c10d_store.hpp>
 #include <fabricmem/checks.hpp>
+#include <fabricmem/counters.hpp>
 #include <fabricmem/cuda_driver.hpp>
 #include <fabricmem/error.hpp>
 #include <fabricmem/fabric_buffer.hpp>

@@ -84,7 +84,7 @@ Plan make_plan(Driver& driver, std::uint64_t bytes, const FabricBufferOptions& o
 
 // What the driver really granted: a device without fabric takes the request and ignores it. One call for both
 // questions.
-void read_back(BufferParts& parts, const FabricBufferOptions& options, const CallContext& about) {
+void read_back(BufferParts& parts, const FabricBufferOptions& options, bool asked_rdma, const CallContext& about) {
     std::array<CUpointer_attribute, 2> attributes{CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES,
                                                   CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE};
     std::uint64_t handle_types = 0;
@@ -111,6 +111,8 @@ void read_back(BufferParts& parts, const FabricBufferOptions& options, const Cal
                      .cure = detail::cure_of(check),
                      .check = check});
     }
+    if (asked_rdma && !parts.rdma && options.rdma == Rdma::automatic)
+        detail::Tally::count(DriverState::of(*parts.driver).tally.rdma_not_granted);
     if (options.rdma == Rdma::required && !parts.rdma) {
         throw Error(
             {.kind = ErrorKind::unsupported,
@@ -180,7 +182,7 @@ std::unique_ptr<BufferParts> make(std::shared_ptr<Driver> driver, std::uint64_t 
     parts->allocation = detail::create(calls, plan.mapped_bytes, plan.properties);
     parts->mapping = detail::map(calls, parts->range.get(), parts->allocation.get(), about);
     give_access(*parts, plan.host, options.zeroing, about);
-    read_back(*parts, options, about);
+    read_back(*parts, options, plan.properties.allocFlags.gpuDirectRDMACapable != 0, about);
     parts->blob.rdma = parts->rdma;
     export_to(parts->blob, *parts);
     parts->retire_address = options.retire_address;  // not before: a failure until here gave nobody the address

@@ -3,6 +3,7 @@
 // the necessary ones. Each Driver carries one. Failures are not kept: the next caller asks again.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -82,6 +83,18 @@ struct Patience {
     std::chrono::milliseconds no_of_a_probe{5'000};  // how long it is given again
 };
 
+/// Counted always, whether somebody asks or not. Relaxed: each is read by itself.
+struct Tally {
+    std::atomic<std::uint64_t> access_refused{0};
+    std::atomic<std::uint64_t> host_access_refused{0};
+    std::atomic<std::uint64_t> access_one_by_one{0};
+    std::atomic<std::uint64_t> rdma_not_granted{0};
+    std::atomic<std::uint64_t> gpu_waits{0};
+    std::atomic<std::uint64_t> gpu_waits_timed_out{0};
+
+    static void count(std::atomic<std::uint64_t>& counter) noexcept { counter.fetch_add(1, std::memory_order_relaxed); }
+};
+
 class DriverState {
 public:
     static constexpr std::size_t kRetiredRangesMax = 1024;
@@ -146,6 +159,7 @@ public:
     Patience patience;  // not guarded: set before the driver is used
     MemoryBook book;    // these have locks of their own
     ForeignIds foreign_ids;
+    Tally tally;
 
 private:
     struct RetiredRange {

@@ -54,13 +54,18 @@ Stream make_stream(Driver& driver) {
 }
 
 Finished wait_for(Driver& driver, CUstream stream, std::chrono::steady_clock::time_point deadline) {
+    Tally& tally = DriverState::of(driver).tally;
+    Tally::count(tally.gpu_waits);
     // The driver has no wait with a deadline, so it is asked: at once at first, then at most every 200 us.
     auto pause = std::chrono::microseconds(0);
     for (;;) {
         const CUresult result = driver.stream_query(stream);
         if (result == CUDA_SUCCESS) return Finished::yes;
         if (result != CUDA_ERROR_NOT_READY) raise(result, driver, {.call = "cuStreamQuery"});
-        if (std::chrono::steady_clock::now() >= deadline) return Finished::no;
+        if (std::chrono::steady_clock::now() >= deadline) {
+            Tally::count(tally.gpu_waits_timed_out);
+            return Finished::no;
+        }
         std::this_thread::sleep_for(pause);
         pause = std::min(pause + std::chrono::microseconds(2), std::chrono::microseconds(200));
     }

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/driver_state.hpp"
 #include "log/log.hpp"
 #include "text/text.hpp"
 
@@ -80,10 +81,14 @@ Access grant_one_by_one(Driver& driver, const Range& range, const Access& asked,
     }
     if (so_far.granted.empty()) raise(so_far.first_refusal, driver, about);
     if (host == HostAccess::required && !so_far.granted.host) raise(so_far.last_refusal, driver, about);
+    Tally& tally = DriverState::of(driver).tally;
     if (so_far.first_refusal == CUDA_SUCCESS) {
+        Tally::count(tally.access_one_by_one);
         log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) for all at once and granted one by one: {}",
             range.bytes, static_cast<int>(joint), to_string(so_far.granted));
     } else {
+        if (!so_far.refused.empty()) Tally::count(tally.access_refused);
+        if (asked.host && !so_far.granted.host) Tally::count(tally.host_access_refused);
         log(LogLevel::warning, "cuMemSetAccess of {} bytes was refused ({}) to {}; granted: {}", range.bytes,
             static_cast<int>(so_far.first_refusal), refused_to(so_far.refused, asked.host && !so_far.granted.host),
             to_string(so_far.granted));

@@ -38,6 +38,10 @@ void Workers::begin(const std::shared_ptr<Job>& job) {
                      .check = "FM-DRIVER-008"});
     }
     start(job);
+    {
+        const std::lock_guard lock(mutex_);
+        ++begun_;
+    }
     take_on_left();
 }
 
@@ -46,6 +50,7 @@ Ended Workers::give_up(const std::shared_ptr<Job>& job) noexcept {
     if (job->state_ == Job::State::done) return Ended::yes;
     job->state_ = Job::State::given_up;
     ++stuck_;
+    ++given_up_;
     return Ended::no;
 }
 
@@ -131,6 +136,11 @@ std::shared_ptr<Job> Workers::pop_left() noexcept {
 std::size_t Workers::stuck() const {
     const std::lock_guard lock(mutex_);
     return stuck_;
+}
+
+Workers::Counts Workers::counts() const {
+    const std::lock_guard lock(mutex_);
+    return {begun_, given_up_, stuck_};
 }
 
 bool Workers::wait_until_stuck(std::size_t at_most, std::chrono::steady_clock::time_point deadline) const {

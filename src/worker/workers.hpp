@@ -74,6 +74,12 @@ public:
     void leave(std::shared_ptr<Job> job) noexcept;
 
     [[nodiscard]] std::size_t stuck() const;
+    struct Counts {
+        std::uint64_t begun = 0;     // since there are these workers
+        std::uint64_t given_up = 0;  // of them
+        std::size_t stuck = 0;       // now
+    };
+    [[nodiscard]] Counts counts() const;
     /// False where the deadline came before.
     [[nodiscard]] bool wait_until_stuck(std::size_t at_most, std::chrono::steady_clock::time_point deadline) const;
 
@@ -87,6 +93,8 @@ private:
     mutable std::mutex mutex_;  // guards all below
     mutable std::condition_variable changed_;
     std::size_t stuck_ = 0;
+    std::uint64_t begun_ = 0;
+    std::uint64_t given_up_ = 0;
     std::shared_ptr<Job> left_;  // a list by Job::next_
 };
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include <fabricmem/counters.hpp>
 #include <fabricmem/driver.hpp>
 #include <fabricmem/emulated_driver.hpp>
 
@@ -262,6 +263,15 @@ void bench_release(Driver& driver, std::size_t bytes, std::size_t touched_pages)
         name, kNoGoal, kCount, [&](std::size_t i) { require(memories[i]->release()); }, before);
 }
 
+// What counting adds, at the cheapest call there is.
+void bench_counting(const std::shared_ptr<Driver>& driver) {
+    const auto counting = make_counting_driver(driver);
+    int number = 0;
+    measure("cuDeviceGetCount, not counted", kNoGoal, kMany, [&](std::size_t) { driver->device_get_count(&number); });
+    measure("cuDeviceGetCount, by a counting driver", kNoGoal, kMany,
+            [&](std::size_t) { counting->device_get_count(&number); });
+}
+
 }  // namespace
 
 int main() {
@@ -277,6 +287,7 @@ int main() {
         bench_questions(*driver, memory);
         bench_pointers_and_contexts(*driver, memory);
     }
+    bench_counting(driver);
     bench_life(*driver, "device", device_memory(kFabric), {access_for(kDevice)});
     bench_life(*driver, "host", host_memory(kFabric), {access_for(kDevice), access_for(kHostNuma)});
     bench_imports(*driver);

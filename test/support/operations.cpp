@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include <fabricmem/counters.hpp>
 #include <fabricmem/memory_report.hpp>
 
 namespace fabricmem::test {
@@ -672,6 +673,11 @@ const std::vector<Quiet>& quiet_functions() {
         of_cache("ImportView::bytes()", [](Scene& scene) { return scene.view.bytes(); }),
         of_cache("ImportView::is_open()", [](Scene& scene) { return scene.view.is_open(); }),
         of_cache("ImportView::buffer()", [](Scene& scene) { return scene.view.buffer().mapped_bytes(); }),
+        {"counters(const Driver& driver)",
+         [](Scene& scene) {
+             make_and_import(scene);
+             if (counters(*scene.driver).imports.live == 0) throw std::logic_error("an import is not counted");
+         }},
         {"memory_report(const Driver& driver)",
          [](Scene& scene) {
              make_and_import(scene);
@@ -718,6 +724,8 @@ const std::vector<Untried>& untried_functions() {
         {"Error::*", "a value, which knows no driver"},
         {"OwnedRanges::*", "a table, which knows no driver"},
         {"to_string(OwnedState state)", "of a value"},
+        {"Counters::*", "a value, which knows no driver"},
+        {"make_counting_driver(std::shared_ptr<Driver> inner)", "keeps a driver, and calls it not"},
         {"PointerMemory::*", "a value, which knows no driver"},
         {"MemoryReport::*", "a value, which knows no driver"},
         {"to_string(MemoryKind kind)", "of a value"},
