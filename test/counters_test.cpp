@@ -57,8 +57,8 @@ TEST_CASE("Buffers and imports are counted, with the most bytes that there were"
         CHECK(now.imports.live == 1);
         CHECK(now.imports.live_bytes == 4 * kMiB);
     }
-    const FabricBuffer third(driver, 1);
     first.reset();
+    const FabricBuffer third(driver, 1);
     const Counters later = counters(*driver);
     CHECK(later.buffers.made == 3);
     CHECK(later.buffers.live == 1);

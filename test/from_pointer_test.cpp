@@ -363,6 +363,28 @@ TEST_CASE("Ids of mappings that are gone are forgotten", "[pointer]") {
     CHECK(id_at(driver, lasting.address()) == id);
 }
 
+TEST_CASE("The same handle bytes are the same memory only while the known mapping is there", "[pointer]") {
+    detail::ForeignIds ids;
+    const detail::ForeignIds::Handle handle{1, 2, 3};
+    const detail::MappingKey known{0x10000, 0x1000, 1};
+    std::vector<detail::MappingKey> asked;
+    bool alive = true;
+    const auto is_alive = [&](const detail::MappingKey& key) {
+        asked.push_back(key);
+        return alive;
+    };
+    const Id128 id = ids.id_of(known, handle, is_alive);
+    CHECK(asked.empty());
+    CHECK(ids.id_of({0x20000, 0x1000, 2}, handle, is_alive) == id);
+    CHECK(asked == std::vector<detail::MappingKey>{known});
+    alive = false;
+    const Id128 later = ids.id_of({0x30000, 0x1000, 3}, handle, is_alive);
+    CHECK(later != id);
+    CHECK(ids.size() == 1);                                          // the two that are gone are forgotten
+    CHECK(ids.id_of({0x30000, 0x1000, 3}, {4}, is_alive) == later);  // exported afresh, with other bytes
+    CHECK(ids.id_of({0x30000, 0x1000, 4}, handle, is_alive) != later);
+}
+
 TEST_CASE("A mapping without a buffer id has a new id each time", "[pointer]") {
     // As the emulated driver but for that attribute.
     class NoBufferId : public ForwardingDriver {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include <fabricmem/export.hpp>
 #include <fabricmem/handle_blob.hpp>
 
 namespace fabricmem::detail {
@@ -24,8 +25,8 @@ struct MappingKey {
     friend bool operator==(const MappingKey&, const MappingKey&) = default;
 };
 
-/// Thread-safe; asks no driver with its lock held.
-class ForeignIds {
+/// Thread-safe; asks no driver with its lock held. Exported for tests.
+class FABRICMEM_API ForeignIds {
 public:
     using Handle = std::array<std::uint8_t, HandleBlob::kHandleBytes>;
     /// Whether the mapping is still there, by asking the driver. May throw, which id_of() passes on.
