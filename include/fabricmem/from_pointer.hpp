@@ -95,8 +95,8 @@ struct FromPointerOptions {
 /// The memory has to stay what it is during the call; a blob keeps nothing alive. Any thread.
 ///
 /// Throws Error: bad_argument for null, 0 bytes, a range that overflows or is longer than what is mapped there, and an
-/// address with nothing behind it (memory that was freed); unsupported in a forked child, and for a host that CUDA made
-/// without telling where the mapping begins; as the driver call that failed.
+/// address with nothing behind it (memory that was freed); unsupported in a forked child, and where the driver
+/// does not tell where the mapping begins; as the driver call that failed.
 [[nodiscard]] FABRICMEM_API PointerMemory from_pointer(const std::shared_ptr<Driver>& driver, const void* pointer,
                                                        std::uint64_t bytes, const FromPointerOptions& options = {});
 
