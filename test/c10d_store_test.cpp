@@ -94,8 +94,43 @@ public:
 
 class LosesItsServer final : public FakeC10dStore {
 public:
+    bool check(const std::vector<std::string>&) override {
+        if (asked_++ > 0) FailingStore::fail();
+        return false;
+    }
+
+private:
+    int asked_ = 0;
+};
+
+// As TCPStore's client: one call at a time, and the others wait for as long as it takes.
+class OneCallAtATime final : public FakeC10dStore {
+public:
+    using FakeC10dStore::set;
+    void set(const std::string& key, const Value& value) override {
+        const std::lock_guard call(call_);
+        FakeC10dStore::set(key, value);
+    }
+    Value get(const std::string& key) override {
+        const std::lock_guard call(call_);
+        return FakeC10dStore::get(key);
+    }
+    bool check(const std::vector<std::string>& keys) override {
+        const std::lock_guard call(call_);
+        return FakeC10dStore::check(keys);
+    }
+    bool deleteKey(const std::string& key) override {
+        const std::lock_guard call(call_);
+        return FakeC10dStore::deleteKey(key);
+    }
     using FakeC10dStore::wait;
-    void wait(const std::vector<std::string>&, const std::chrono::milliseconds&) override { FailingStore::fail(); }
+    void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) override {
+        const std::lock_guard call(call_);
+        FakeC10dStore::wait(keys, timeout);
+    }
+
+private:
+    std::recursive_mutex call_;
 };
 
 }  // namespace
@@ -145,6 +180,10 @@ TEST_CASE("What a c10d store throws is an Error that has its text and names call
 TEST_CASE("A c10d store that loses its server in a wait says so before the deadline", "[store]") {
     const auto store = adapt_c10d_store(std::make_shared<LosesItsServer>());
     CHECK(kind_of([&] { static_cast<void>(store->wait("k", in_seconds(600))); }) == ErrorKind::system);
+}
+
+TEST_CASE("A wait keeps no other thread from a c10d store that serves one call at a time", "[store]") {
+    check_waits(*adapt_c10d_store(std::make_shared<OneCallAtATime>()));
 }
 
 TEST_CASE("A c10d store's value of ten megabytes is no value, and no store is no c10d store", "[store]") {

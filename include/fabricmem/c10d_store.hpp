@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -47,19 +48,16 @@ public:
 
     bool wait(const std::string& key, std::chrono::steady_clock::time_point deadline) override {
         check_store_key(key);
-        using std::chrono::milliseconds;
+        std::chrono::steady_clock::duration pause = std::chrono::milliseconds(10);
+        constexpr std::chrono::steady_clock::duration kLongest = std::chrono::milliseconds(500);
         for (;;) {
             if (is_there(key)) return true;
             const auto left = deadline - std::chrono::steady_clock::now();
             if (left <= left.zero()) return false;
-            constexpr milliseconds kLongest = std::chrono::hours(24);
-            const milliseconds timeout = std::clamp(std::chrono::ceil<milliseconds>(left), milliseconds(1), kLongest);
-            try {
-                store_->wait(std::vector<std::string>{key}, timeout);
-            } catch (const std::exception& error) {
-                // What says that the time is up and what says that the server is gone are one type in some versions.
-                if (std::chrono::steady_clock::now() < deadline) throw failed("c10d wait", key, error);
-            }
+            // Not c10d's wait(): TCPStore's client is locked for as long as that lasts, so that what another thread
+            // wants to set, which may be what somebody waits for, is not set before.
+            std::this_thread::sleep_for(std::min(left, pause));
+            pause = std::min(2 * pause, kLongest);
         }
     }
 
