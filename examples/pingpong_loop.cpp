@@ -93,7 +93,8 @@ Source Payload::prepare(std::size_t bytes, std::uint32_t round) {
 }
 
 Source Payload::prepare_answer(std::size_t bytes, std::uint32_t round) {
-    if (travels_as_values(mode_, bytes)) return prepare(bytes, round);
+    // From host memory a copy of what came would first fetch it from the other side's CPU, within the round.
+    if (!on_device_ || travels_as_values(mode_, bytes)) return prepare(bytes, round);
     return {.bytes = bytes, .address = memory_.own + kPayloadOffset, .host = nullptr};
 }
 

@@ -79,8 +79,8 @@ struct Source {
 ///     say_ready(n)                    -ready->           waits until the first side's clock has stopped
 ///     ...looks at what came                     ...looks at what came
 ///
-/// What goes back is what came, from the second side's own memory; but where the payload travels as values, which only
-/// a host knows, the second side makes the same bytes itself. Both sides look at every byte that came.
+/// What goes back from device memory is what came; but where the payload travels as values, which only a host knows,
+/// and from host memory, the second side makes the same bytes itself. Both sides look at every byte that came.
 ///
 /// So neither side's looking takes time from the other's measuring. When a member returns, what it put on a stream may
 /// still be under way, except that what it waited for has come. The destructor sees to it that nothing is under way
@@ -121,7 +121,7 @@ public:
 
     /// Makes the bytes of this round and says where they are. No two rounds have the same.
     [[nodiscard]] Source prepare(std::size_t bytes, std::uint32_t round);
-    /// What the second side sends: what came, or where that can't be, the same bytes.
+    /// What the second side sends: what came, or the same bytes.
     [[nodiscard]] Source prepare_answer(std::size_t bytes, std::uint32_t round);
     /// Looks at every byte in this side's memory. Throws WrongByte.
     void check(std::size_t bytes, std::uint32_t round);

@@ -38,7 +38,7 @@ int serve(const Options& options) {
     try {
         const auto driver = examples::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
         const auto context = hold_context(driver, options);
-        if (options.cpu >= 0) pin_to(options.cpu);
+        if (!options.cpus.empty()) pin_to(cpus_of(options.cpus));
         if (options.wants("import")) serve_import(driver, options, control);
         if (options.wants("pingpong")) serve_pingpong(driver, options, control);
         return 0;
@@ -56,7 +56,7 @@ std::vector<std::string> serving_arguments(const Options& options, const Setting
                                        "--runs",         std::to_string(options.runs),
                                        "--context",      options.context == Context::held ? "held" : "none"};
     if (!options.only.empty()) arguments.insert(arguments.end(), {"--only", options.only});
-    if (setting.cpus) arguments.insert(arguments.end(), {"--cpu", std::to_string(setting.cpus->second)});
+    if (setting.cpus) arguments.insert(arguments.end(), {"--cpus", to_text(setting.cpus->second)});
     return arguments;
 }
 

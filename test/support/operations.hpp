@@ -16,8 +16,8 @@
 #include <fabricmem/fabric_buffer.hpp>
 #include <fabricmem/fault_driver.hpp>
 #include <fabricmem/flag_slots.hpp>
-#include <fabricmem/import_cache.hpp>
 #include <fabricmem/from_pointer.hpp>
+#include <fabricmem/import_cache.hpp>
 #include <fabricmem/peer_probe.hpp>
 #include <fabricmem/probe.hpp>
 

@@ -39,7 +39,7 @@ const std::array kRows{
         }},
     Row{"--help", "", "this text", [](Options& options, std::string_view) { options.help = true; }},
     // What is added for the second process; not for humans.
-    Row{"--cpu", "N", "", [](Options& options, std::string_view text) { options.cpu = number_of(text, 0, 1'000'000); }},
+    Row{"--cpus", "LIST", "", [](Options& options, std::string_view text) { options.cpus = text; }},
     Row{"--connect-port", "PORT", "",
         [](Options& options, std::string_view text) {
             options.connect_port = number_of<std::uint16_t>(text, 1, 65'535);

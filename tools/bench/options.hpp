@@ -24,7 +24,7 @@ struct Options {
     std::uint32_t runs = 5;
     bool json = false;
     std::string json_file{};         ///< empty: stdout
-    int cpu = -1;                    ///< of the second process; -1: any
+    std::string cpus{};              ///< of the second process; none: any
     std::uint16_t connect_port = 0;  ///< not 0: this is the second process, started by the first
     bool help = false;
 

@@ -18,11 +18,82 @@
 namespace bench {
 namespace {
 
-/// A list as "0-3,8": the kernel's way to name CPUs. Empty where the file can't be read.
-std::vector<int> cpus_in(const std::string& path) {
-    std::vector<int> cpus;
+/// Empty where the file can't be read.
+CpuList cpus_in(const std::string& path) {
     std::ifstream file(path);
-    for (std::string range; std::getline(file, range, ',');) {
+    std::string text;
+    std::getline(file, text);
+    return cpus_of(text);
+}
+
+CpuList allowed_cpus() {
+    CpuList cpus;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (::sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(static_cast<std::size_t>(cpu), &set)) cpus.push_back(cpu);
+    }
+    return cpus;
+}
+
+bool is_in(const CpuList& cpus, int cpu) { return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end(); }
+
+/// Core after core.
+CpuList by_core(const CpuList& cpus) {
+    CpuList ordered;
+    for (const int cpu : cpus) {
+        if (is_in(ordered, cpu)) continue;
+        ordered.push_back(cpu);
+        for (const int sibling :
+             cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu))) {
+            if (is_in(cpus, sibling) && !is_in(ordered, sibling)) ordered.push_back(sibling);
+        }
+    }
+    return ordered;
+}
+
+}  // namespace
+
+std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device) {
+    int node = 0;
+    const CUdevice handle = examples::device_of(driver, device);
+    if (driver.device_get_attribute(&node, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, handle) != CUDA_SUCCESS) node = 0;
+    CpuList cpus = allowed_cpus();
+    const CpuList near = cpus_in(examples::formatted("/sys/devices/system/node/node{}/cpulist", std::max(node, 0)));
+    CpuList both;
+    std::copy_if(cpus.begin(), cpus.end(), std::back_inserter(both), [&](int cpu) { return is_in(near, cpu); });
+    if (both.size() >= 2) cpus = std::move(both);
+    if (cpus.size() < 2) return std::nullopt;
+    cpus = by_core(cpus);
+    auto middle = cpus.begin() + static_cast<std::ptrdiff_t>(cpus.size() / 2);
+    // The threads of a core stay together.
+    const CpuList core =
+        cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", *middle));
+    const auto start = std::find_if(cpus.begin(), middle, [&](int cpu) { return is_in(core, cpu); });
+    if (start != cpus.begin()) middle = start;
+    Cpus result{.first = CpuList(middle, cpus.end()), .second = CpuList(cpus.begin(), middle)};
+    std::sort(result.first.begin(), result.first.end());
+    std::sort(result.second.begin(), result.second.end());
+    return result;
+}
+
+std::string to_text(const CpuList& cpus) {
+    std::string text;
+    for (std::size_t i = 0; i < cpus.size();) {
+        std::size_t last = i;
+        while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
+        if (!text.empty()) text += ',';
+        text += last == i ? std::to_string(cpus[i]) : examples::formatted("{}-{}", cpus[i], cpus[last]);
+        i = last + 1;
+    }
+    return text;
+}
+
+CpuList cpus_of(const std::string& text) {
+    CpuList cpus;
+    std::istringstream ranges(text);
+    for (std::string range; std::getline(ranges, range, ',');) {
         std::istringstream words(range);
         int from = 0;
         if (!(words >> from)) break;
@@ -33,45 +104,15 @@ std::vector<int> cpus_in(const std::string& path) {
     return cpus;
 }
 
-std::vector<int> allowed_cpus() {
-    std::vector<int> cpus;
+void pin_to(const CpuList& cpus) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (::sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(static_cast<std::size_t>(cpu), &set)) cpus.push_back(cpu);
+    for (const int cpu : cpus) {
+        if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(static_cast<std::size_t>(cpu), &set);
     }
-    return cpus;
-}
-
-bool is_in(const std::vector<int>& cpus, int cpu) { return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end(); }
-
-}  // namespace
-
-std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device) {
-    int node = 0;
-    const CUdevice handle = examples::device_of(driver, device);
-    if (driver.device_get_attribute(&node, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, handle) != CUDA_SUCCESS) node = 0;
-    std::vector<int> cpus = allowed_cpus();
-    const std::vector<int> near =
-        cpus_in(examples::formatted("/sys/devices/system/node/node{}/cpulist", std::max(node, 0)));
-    std::vector<int> both;
-    std::copy_if(cpus.begin(), cpus.end(), std::back_inserter(both), [&](int cpu) { return is_in(near, cpu); });
-    if (both.size() >= 2) cpus = std::move(both);
-    if (cpus.size() < 2) return std::nullopt;
-    const int first = cpus.back();
-    const std::vector<int> core =
-        cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", first));
-    const auto other = std::find_if(cpus.rbegin(), cpus.rend(), [&](int cpu) { return !is_in(core, cpu); });
-    return Cpus{.first = first, .second = other != cpus.rend() && *other != first ? *other : cpus[cpus.size() - 2]};
-}
-
-void pin_to(int cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(static_cast<std::size_t>(cpu), &set);
     if (::sched_setaffinity(0, sizeof set, &set) != 0) {
-        throw std::system_error(errno, std::generic_category(), examples::formatted("pinning to CPU {}", cpu));
+        throw std::system_error(errno, std::generic_category(),
+                                examples::formatted("pinning to CPUs {}", to_text(cpus)));
     }
 }
 

@@ -3,21 +3,32 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include <fabricmem/driver.hpp>
 
 namespace bench {
 
+using CpuList = std::vector<int>;
+
 struct Cpus {
-    int first = 0;
-    int second = 0;
+    CpuList first;
+    CpuList second;
 };
 
-/// Two CPUs of the NUMA node next to the device that this process may use, no two threads of one core where that can be
-/// had. Not the first ones, which are the likeliest to serve interrupts. nullopt: there are no two.
+/// The CPUs of the NUMA node next to the device that this process may use, one half for each process; the threads of
+/// one core are in one half where there are two cores. Several for each, since the driver has threads of its own, and
+/// makes more when it copies: on the CPU of the one that spins they cost it 20 us a round trip at times (H100,
+/// 580.159.04). nullopt: there are no two.
 [[nodiscard]] std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device);
 
+/// As the kernel writes it: "0-3,8".
+[[nodiscard]] std::string to_text(const CpuList& cpus);
+/// The other way round. Stops at what is no number.
+[[nodiscard]] CpuList cpus_of(const std::string& text);
+
 /// The calling thread, and those that it makes from now on. Throws std::system_error.
-void pin_to(int cpu);
+void pin_to(const CpuList& cpus);
 
 }  // namespace bench

@@ -118,8 +118,8 @@ void print_setting(const Setting& setting, const Options& options) {
     examples::print(stdout,
                     "own: the same, of the time outside the driver's calls; null: raw in the library's place\n");
     if (setting.cpus) {
-        examples::print(stdout, "this process stays on CPU {}, the other one on CPU {}\n", setting.cpus->first,
-                        setting.cpus->second);
+        examples::print(stdout, "this process stays on CPUs {}, the other one on CPUs {}\n",
+                        to_text(setting.cpus->first), to_text(setting.cpus->second));
     } else {
         examples::print(stdout, "the processes stay on no CPU: there are no two to choose from\n");
     }
@@ -149,7 +149,7 @@ void print_json(const Setting& setting, const Options& options, const std::vecto
                   {"driver", setting.driver},
                   {"driver_version", setting.driver_version},
                   {"device", setting.device},
-                  {"cpus", setting.cpus ? Json{setting.cpus->first, setting.cpus->second} : Json()},
+                  {"cpus", setting.cpus ? Json{to_text(setting.cpus->first), to_text(setting.cpus->second)} : Json()},
                   {"context", options.context == Context::held ? "held" : "none"},
                   {"caveat", setting.caveat.empty() ? Json() : Json(setting.caveat)},
                   {"real_driver_answer", setting.refused.empty() ? Json() : Json(setting.refused)},
