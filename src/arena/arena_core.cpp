@@ -97,6 +97,7 @@ ArenaCore::Grant ArenaCore::take(std::uint64_t bytes, std::uint64_t alignment_by
             if (leases_from_main(pool) && take_from(number, request, grant)) return grant;
         }
     }
+    if (take_from_others(number, request, grant)) return grant;
     const AllLocks locks(*this);
     return take_from_any(number, request, if_refused);
 }
@@ -110,6 +111,19 @@ bool ArenaCore::take_without_wait(Pool& own, const Request& request, Grant& gran
     const std::unique_lock lock(main().lock, std::try_to_lock);
     if (!lock.owns_lock()) own.turns.store(kTurns, std::memory_order_relaxed);
     return lock.owns_lock() && main().credit != 0 && take_from(0, request, grant);
+}
+
+// One lock at a time, and none that is waited for: a pool that is out of room is no rare thing where most of the arena
+// is taken, and all locks at once stop everybody.
+bool ArenaCore::take_from_others(std::uint32_t own, const Request& request, Grant& grant) noexcept {
+    const auto count = static_cast<std::uint32_t>(pools_.size());
+    for (std::uint32_t i = 1; i < count; ++i) {
+        const std::uint32_t number = (own + i) % count;
+        Pool& pool = *pools_[number];
+        const std::unique_lock lock(pool.lock, std::try_to_lock);
+        if (lock.owns_lock() && has_credit_of_main(pool) && take_from(number, request, grant)) return true;
+    }
+    return false;
 }
 
 bool ArenaCore::take_from(std::uint32_t number, const Request& request, Grant& grant) noexcept {

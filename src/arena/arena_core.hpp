@@ -3,8 +3,6 @@
 // Under its locks there is no call of the driver's, no log line and no allocation.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -12,29 +10,10 @@
 
 #include <fabricmem/arena.hpp>
 
+#include "arena/arena_lock.hpp"
 #include "arena/pieces.hpp"
 
 namespace fabricmem::detail {
-
-/// Spins a little before it sleeps, where the C library can: what it guards takes less than a sleep.
-class ArenaLock {
-public:
-    ArenaLock() noexcept = default;
-    ArenaLock(const ArenaLock&) = delete;
-    ArenaLock& operator=(const ArenaLock&) = delete;
-    ~ArenaLock() { ::pthread_mutex_destroy(&mutex_); }
-
-    void lock() noexcept { ::pthread_mutex_lock(&mutex_); }
-    [[nodiscard]] bool try_lock() noexcept { return ::pthread_mutex_trylock(&mutex_) == 0; }
-    void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
-
-private:
-#if defined(PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP)
-    pthread_mutex_t mutex_ = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
-#else
-    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
-#endif
-};
 
 /// On the heap, and deletes itself: with the arena, or with the last block where that comes later. Members may be
 /// called from any thread.
@@ -42,8 +21,8 @@ private:
 /// Pool 0 has the whole range, and all blocks for as long as threads do not meet at its lock. Those that do wait for
 /// one another's cache lines at the least, so a large arena has pools for smaller blocks beside it: a thread that finds
 /// pool 0 locked turns to one for a while. It leases chunks of pool 0 and gives those back that are free as a whole,
-/// but what is free at their ends can't be joined meanwhile. Where a pool has no room, and gets no chunk, all are
-/// looked through.
+/// but what is free at their ends can't be joined meanwhile. Where a pool has no room, and gets no chunk, the others
+/// are tried whose locks are free, and then all are looked through.
 class ArenaCore {
 public:
     static constexpr std::uint64_t kUnitBytes = 64;
@@ -108,6 +87,7 @@ private:
     [[nodiscard]] Pool& main() const noexcept { return *pools_.front(); }
     [[nodiscard]] std::uint32_t pool_for(const Request& request) const noexcept;
     [[nodiscard]] bool take_without_wait(Pool& own, const Request& request, Grant& grant) noexcept;
+    [[nodiscard]] bool take_from_others(std::uint32_t own, const Request& request, Grant& grant) noexcept;
     // With the pool's lock; those that say "main" take pool 0's too where it is another.
     [[nodiscard]] bool take_from(std::uint32_t number, const Request& request, Grant& grant) noexcept;
     [[nodiscard]] bool has_credit_of_main(Pool& pool) noexcept;
