@@ -85,6 +85,21 @@ TEST_CASE("Threads that want what is being imported wait for that one import, an
     }
 }
 
+TEST_CASE("Who waits for another thread's import has a say in its idle time", "[cache][fault]") {
+    CacheKit kit(with_limits(kNever, kNever));
+    const FabricBuffer own = kit.make();
+    kit.driver->add(hang("mem_map", 1));
+    auto first = in_thread([&] { static_cast<void>(kit.cache.acquire(own.blob())); });
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    auto second = in_thread(
+        [&] { static_cast<void>(kit.cache.acquire(own.blob(), {.idle_timeout = milliseconds(0)})); });
+    REQUIRE(comes_true([&] { return kit.now().waits == 1; }));
+    kit.driver->end_hangs();
+    first.get();
+    second.get();
+    CHECK(kit.cache.collect() == 1);
+}
+
 TEST_CASE("An import that is given up is an error for all who wait, and is tried anew", "[cache][fault]") {
     CacheKit kit(with_limits(milliseconds(500), kNever));
     const FabricBuffer own = kit.make();

@@ -101,6 +101,41 @@ TEST_CASE("A range keeps its import, until it is removed or the import is retire
     CHECK(kit.settled() == before);
 }
 
+TEST_CASE("Ranges of a peer that has started anew keep no room from its new memory", "[cache][ranges]") {
+    CacheKit kit({.max_entries = 1});
+    const Id128 peer = id_of(1);
+    const FabricBuffer own = kit.make(1, 1), newer = kit.make(1, 2);
+    kit.cache.add_range(peer, kBase, own.blob());
+    CHECK(kit.cache.acquire(newer.blob()).is_open());
+    CHECK(kit.now().ranges == 0);
+    CHECK(kit.now().misses == 2);
+    CHECK(kit.now().outdated == 1);
+    CHECK(kit.now().entries_peak == 1);
+}
+
+TEST_CASE("A range goes with its peer's generation, also where the import was made for nobody", "[cache][ranges]") {
+    CacheKit kit;
+    const Id128 peer = id_of(1);
+    const FabricBuffer own = kit.make(0, 1), newer = kit.make(0, 2), other = kit.make(0, 1);
+    const ImportView held = kit.cache.acquire(own.blob());
+    kit.cache.add_range(peer, kBase, own.blob());
+    kit.cache.add_range(id_of(2), kBase, other.blob());
+    const ImportView early = kit.cache.acquire(newer.blob());
+    SECTION("that is imported then") { kit.cache.invalidate(*newer.blob().allocation_id); }
+    SECTION("that was there") {}
+    kit.cache.add_range(peer, kBase + 4 * kMiB, newer.blob());
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, kBase, 1), bad_argument, "in no range");
+    CHECK(kit.cache.translate(peer, kBase + 4 * kMiB, 1).is_open());
+    CHECK(kit.cache.translate(id_of(2), kBase, 1).is_open());
+    FABRICMEM_CHECK_ERROR(kit.cache.add_range(peer, kBase, own.blob()), peer_gone, "generation 1");
+    HandleBlob wrong = own.blob();
+    wrong.generation = 3;
+    wrong.bytes = 0;
+    FABRICMEM_CHECK_ERROR(kit.cache.add_range(peer, kBase, wrong), bad_blob, "");
+    CHECK(kit.cache.translate(peer, kBase + 4 * kMiB, 1).is_open());  // no word on generations
+    CHECK(kit.cache.acquire(own.blob()).address() == held.address());  // nobody's is nobody's
+}
+
 TEST_CASE("A range that no address space has is refused", "[cache][ranges]") {
     CacheKit kit;
     const FabricBuffer own = kit.make();

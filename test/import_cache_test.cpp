@@ -97,6 +97,7 @@ TEST_CASE("A blob that can't be imported, or not be cached, is refused as it say
     FABRICMEM_CHECK_ERROR(kit.cache.acquire(own.blob(), {.idle_timeout = milliseconds(-1)}), bad_argument, "-1 ms");
     CHECK(kit.driver->calls().empty());
     const ImportView good = kit.cache.acquire(own.blob());
+    FABRICMEM_CHECK_ERROR(kit.cache.acquire(own.blob(), {.idle_timeout = milliseconds(-1)}), bad_argument, "-1 ms");
     wrong = own.blob();
     wrong.mapped_bytes = 4 * kMiB;
     FABRICMEM_CHECK_ERROR(kit.cache.acquire(wrong), bad_blob, "was imported with 2097152");
@@ -241,6 +242,7 @@ TEST_CASE("Imports that nobody has end after their idle time, not before, and th
         ever.reset();
         CHECK(kit.collect_after(milliseconds(30'000)) == 0);
         CHECK(kit.collect_after(milliseconds(59'000)) == 0);
+        CHECK(kit.cache.collect(std::chrono::steady_clock::time_point::min()) == 0);
         CHECK(kit.collect_after(milliseconds(200'000)) == 1);
         CHECK(kind_of([&] { static_cast<void>(kit.cache.acquire(blob)); }) == ErrorKind::peer_gone);
         CHECK(kit.collect_after(milliseconds(599'000)) == 0);

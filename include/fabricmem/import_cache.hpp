@@ -201,12 +201,12 @@ public:
 
     /// Ends imports that are idle for as long as they may be at `now`: idle time counts from the last time that a view
     /// was acquired or let go. Asks those that retire_after() keeps whether they are done. Returns how many imports
-    /// were retired.
+    /// were retired. A `now` that lies ahead is when what is used from then on was used, so it is idle no sooner.
     std::size_t collect(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
 
     /// For transports that exchange raw addresses: `blob`'s range is at `remote_address` in the peer's address space.
     /// Acquires it, and keeps it acquired: it is neither evicted for room nor idle until remove_range(), evict(),
-    /// invalidate() or a newer generation of the peer. Ranges of this peer that it overlaps, and which are of another
+    /// invalidate() or a newer generation of the peer, which this call may be the first to bring. Ranges of this peer that it overlaps, and which are of another
     /// allocation, are forgotten: their memory is gone. Throws as acquire(), and bad_argument for a range that no
     /// address space has.
     void add_range(const Id128& peer, std::uint64_t remote_address, const HandleBlob& blob);

@@ -71,18 +71,24 @@ ImportView CacheCore::view_of(CacheSlot& slot, std::uint32_t stripe, const Handl
 }
 
 ImportView CacheCore::find(const HandleBlob& blob, const AcquireOptions& options) noexcept {
-    if (!blob.allocation_id.has_value()) return {};
+    const bool refused = options.idle_timeout.has_value() && options.idle_timeout->count() < 0;
+    if (!blob.allocation_id.has_value() || refused) [[unlikely]]
+        return {};  // to be said in words
     const std::uint32_t stripe = stripe_of_thread();
     CacheSlot* const slot = table_.find(CacheKey(blob), stripe);
     if (slot == nullptr) return {};
     if (slot->mapped_bytes != blob.mapped_bytes || !slot->has(blob.offset, blob.bytes)) [[unlikely]] {
-        let_go(*slot, stripe);  // to be said in words
+        let_go(*slot, stripe);  // the same
         return {};
     }
-    slot->touch(tick());
-    if (options.idle_timeout.has_value() && options.idle_timeout->count() >= 0)
-        slot->idle_ms.store(options.idle_timeout->count(), std::memory_order_relaxed);
+    use(*slot, options);
     return view_of(*slot, stripe, blob);
+}
+
+void CacheCore::use(CacheSlot& slot, const AcquireOptions& options) const noexcept {
+    slot.touch(tick());
+    if (options.idle_timeout.has_value())
+        slot.idle_ms.store(options.idle_timeout->count(), std::memory_order_relaxed);
 }
 
 ImportView CacheCore::acquire(const HandleBlob& blob, const AcquireOptions& options) {
@@ -97,29 +103,34 @@ ImportView CacheCore::acquire_slowly(const HandleBlob& blob, const AcquireOption
     const CacheKey key(blob);
     ask_deferred();
     reaper_->look();
-    std::shared_ptr<Pending> pending;
-    bool outdated = false;
-    {
-        Doomed doomed(reaper_);
-        Lock lock(mutex_);
-        if (std::optional<ImportView> found = find_or_wait(lock, key, blob)) return std::move(*found);
-        ++counts_.misses;
-        outdated = note_generation(options.peer.value_or(blob.peer), blob.generation, doomed) != 0;
-        static_cast<void>(collect_idle(Clock::now(), doomed));
-        pending = begin_import(key, blob, options, doomed);
+    const Id128 peer = options.peer.value_or(blob.peer);
+    for (bool first = true;; first = false) {
+        std::shared_ptr<Pending> pending;
+        {
+            Doomed doomed(reaper_);
+            Lock lock(mutex_);
+            if (std::optional<ImportView> found = find_or_wait(lock, key, blob, options)) return std::move(*found);
+            if (first) ++counts_.misses;
+            if (!is_newer_generation(peer, blob.generation, doomed)) {
+                static_cast<void>(collect_idle(Clock::now(), doomed));
+                pending = begin_import(key, blob, options, doomed);
+            }
+        }
+        if (pending != nullptr) return import(key, blob, *pending);
+        // What the peer's older ranges keep has the room that may be needed.
+        drop_older_ranges(peer, blob.generation);
     }
-    if (outdated) drop_dead_ranges();
-    return import(key, blob, *pending);
 }
 
-std::optional<ImportView> CacheCore::find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob) {
+std::optional<ImportView> CacheCore::find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob,
+                                                  const AcquireOptions& options) {
     const Clock::time_point deadline = deadline_after(import_options_.timeout);
     for (bool first = true;; first = false) {
         if (CacheSlot* const slot = table_.look_up(key)) {
             if (slot->mapped_bytes != blob.mapped_bytes) refuse_sizes(*slot, blob);
             const std::uint32_t stripe = stripe_of_thread();
             static_cast<void>(slot->refs.try_take(stripe, StripedRefs::As::hit));  // open while it is in the table
-            slot->touch(tick());
+            use(*slot, options);
             return view_of(*slot, stripe, blob);
         }
         const auto found = pending_.find(key);
@@ -203,8 +214,8 @@ void CacheCore::publish(CacheSlot& slot, std::unique_ptr<CachedImport> made, std
 
 // The generation of a peer that has no imports is remembered as long as there is room, so that a blob that comes late
 // is refused.
-std::size_t CacheCore::note_generation(const Id128& peer, std::uint64_t generation, Doomed& doomed) {
-    if (peer.is_zero()) return 0;
+bool CacheCore::is_newer_generation(const Id128& peer, std::uint64_t generation, Doomed& doomed) {
+    if (peer.is_zero()) return false;
     if (peers_.size() >= std::size_t{2} * max_entries_ && !peers_.contains(peer))
         std::erase_if(peers_, [](const auto& known) { return known.second.imports == 0; });
     Peer& known = peers_[peer];
@@ -215,9 +226,21 @@ std::size_t CacheCore::note_generation(const Id128& peer, std::uint64_t generati
                      .cause = "the peer has started anew",
                      .cure = "ask it for a new blob"});
     }
-    if (generation == known.generation) return 0;
+    if (generation == known.generation) return false;
     known.generation = generation;
-    return retire_older(peer, generation, doomed);
+    retire_older(peer, generation, doomed);
+    return true;
+}
+
+void CacheCore::meet(const Id128& peer, const HandleBlob& blob) {
+    check_acquire(blob, {});
+    bool newer = false;
+    {
+        Doomed doomed(reaper_);
+        const Lock lock(mutex_);
+        newer = is_newer_generation(peer, blob.generation, doomed);
+    }
+    if (newer) drop_older_ranges(peer, blob.generation);
 }
 
 bool CacheCore::is_room_for(std::uint64_t bytes) const noexcept {

@@ -105,14 +105,21 @@ private:
     ~CacheCore() = default;
 
     [[nodiscard]] ImportView view_of(CacheSlot& slot, std::uint32_t stripe, const HandleBlob& blob) const noexcept;
+    /// Notes the blob's generation of the peer, as a miss does.
+    void meet(const Id128& peer, const HandleBlob& blob);
+    [[nodiscard]] bool is_outdated(const Id128& peer, std::uint64_t generation) const;
+    void use(CacheSlot& slot, const AcquireOptions& options) const noexcept;
     [[nodiscard]] ImportView acquire_slowly(const HandleBlob& blob, const AcquireOptions& options);
     [[nodiscard]] ImportView import(const CacheKey& key, const HandleBlob& blob, Pending& pending);
     // Under the lock:
-    [[nodiscard]] std::optional<ImportView> find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob);
+    [[nodiscard]] std::optional<ImportView> find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob,
+                                                         const AcquireOptions& options);
     [[nodiscard]] std::shared_ptr<Pending> begin_import(const CacheKey& key, const HandleBlob& blob,
                                                         const AcquireOptions& options, Doomed& doomed);
-    std::size_t note_generation(const Id128& peer, std::uint64_t generation, Doomed& doomed);
-    std::size_t retire_older(const Id128& peer, std::uint64_t generation, Doomed& doomed) noexcept;
+    /// Than the one that was known, which it is from now on; its older imports are retired then, and the caller drops
+    /// its older ranges, under no lock. Throws Error{peer_gone} where a newer one is known.
+    [[nodiscard]] bool is_newer_generation(const Id128& peer, std::uint64_t generation, Doomed& doomed);
+    void retire_older(const Id128& peer, std::uint64_t generation, Doomed& doomed) noexcept;
     void publish(CacheSlot& slot, std::unique_ptr<CachedImport> import, std::uint32_t stripe) noexcept;
     void make_room_for(const HandleBlob& blob, Doomed& doomed);
     [[nodiscard]] bool is_room_for(std::uint64_t bytes) const noexcept;
@@ -130,6 +137,7 @@ private:
     void ask_deferred();
     void keep_for_ever(DeferredList& abandoned) noexcept;
     void drop_dead_ranges();
+    void drop_older_ranges(const Id128& peer, std::uint64_t generation);
     [[nodiscard]] bool is_live(const CacheSlot& slot) const;
     void take_of_range(CacheSlot& slot, std::uint32_t stripe) const;
     [[nodiscard]] std::uint64_t ms_of(Clock::time_point time) const noexcept;

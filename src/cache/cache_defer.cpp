@@ -2,7 +2,6 @@
 // Views that wait for work on their memory.
 #include <exception>
 #include <iterator>
-#include <string>
 #include <utility>
 
 #include "cache/cache_core.hpp"
@@ -31,17 +30,17 @@ void CacheCore::defer(ImportView& view, std::function<bool()> done) {
 }
 
 bool CacheCore::is_done(Deferred& deferred) noexcept {
-    const char* what = "what is no std::exception";
-    std::string text;
+    const auto tell = [&](const char* what) {
+        if (std::exchange(deferred.told, true)) return;
+        log(LogLevel::error, "what a cached import was to be retired after threw, so it is kept: {}", what);
+    };
     try {
         return deferred.done();
     } catch (const std::exception& error) {
-        text = error.what();
-        what = text.c_str();
+        tell(error.what());
     } catch (...) {
+        tell("what is no std::exception");
     }
-    if (!std::exchange(deferred.told, true))
-        log(LogLevel::error, "what a cached import was to be retired after threw, so it is kept: {}", what);
     return false;
 }
 

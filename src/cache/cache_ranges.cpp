@@ -29,15 +29,19 @@ void CacheCore::add_range(const Id128& peer, std::uint64_t remote_address, const
         refuse(formatted("{} bytes, {} bytes from the start of their allocation, at {:#x}", blob.bytes, blob.offset,
                          remote_address));
     }
+    meet(peer, blob);
     ImportView view = acquire(blob, {.peer = peer, .idle_timeout = {}});
     const ImportView keep = view;
     CacheSlot& slot = *view.slot_;
     ranges_.add(peer, {.begin = remote_address,
                        .end = remote_address + blob.bytes,
                        .allocation_begin = remote_address - blob.offset,
+                       .generation = blob.generation,
                        .slot = &slot,
                        .view = std::move(view)});
-    if (!is_live(slot)) drop_dead_ranges();  // retired by another thread, before it could find this range
+    // By another thread, before it could find this range: retired, or its peer started anew.
+    if (!is_live(slot)) drop_dead_ranges();
+    if (is_outdated(peer, blob.generation)) drop_older_ranges(peer, blob.generation + 1);
 }
 
 bool CacheCore::remove_range(const Id128& peer, std::uint64_t remote_address) {

@@ -26,8 +26,8 @@ void let_go(CacheSlot& slot, std::uint32_t stripe) noexcept {
 bool CacheCore::forked() const noexcept { return fork_epoch() != made_in_; }
 
 std::uint64_t CacheCore::ms_of(Clock::time_point time) const noexcept {
-    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time - made_at_).count();
-    return ms < 0 ? 0 : static_cast<std::uint64_t>(ms);
+    if (time <= made_at_) return 0;  // before, since the difference may be none that there is a number for
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(time - made_at_).count());
 }
 
 void CacheCore::count(Retire why) noexcept {
@@ -129,8 +129,8 @@ std::size_t CacheCore::retire_allocation(const Id128& allocation_id) {
     return retired;
 }
 
-std::size_t CacheCore::retire_older(const Id128& peer, std::uint64_t generation, Doomed& doomed) noexcept {
-    return retire_all_under_lock(Retire::outdated, doomed, [&](const CacheSlot& slot) {
+void CacheCore::retire_older(const Id128& peer, std::uint64_t generation, Doomed& doomed) noexcept {
+    retire_all_under_lock(Retire::outdated, doomed, [&](const CacheSlot& slot) {
         return slot.peer == peer && slot.generation < generation;
     });
 }
@@ -183,6 +183,26 @@ bool CacheCore::is_live(const CacheSlot& slot) const {
 
 void CacheCore::drop_dead_ranges() {
     ranges_.drop([this](const Id128&, const RangeRecord& record) { return !is_live(*record.slot); });
+}
+
+// Also those whose import was made for another peer, or for nobody, and stays.
+void CacheCore::drop_older_ranges(const Id128& peer, std::uint64_t generation) {
+    try {
+        ranges_.drop([&](const Id128& of, const RangeRecord& record) {
+            return (of == peer && record.generation < generation) || !is_live(*record.slot);
+        });
+    } catch (...) {  // no memory: the next one who comes with this generation tries again
+        const Lock lock(mutex_);
+        const auto known = peers_.find(peer);
+        if (known != peers_.end() && known->second.generation == generation) --known->second.generation;
+        throw;
+    }
+}
+
+bool CacheCore::is_outdated(const Id128& peer, std::uint64_t generation) const {
+    const std::lock_guard lock(mutex_);
+    const auto known = peers_.find(peer);
+    return known != peers_.end() && generation < known->second.generation;
 }
 
 std::size_t CacheCore::live_references() const noexcept {

@@ -23,6 +23,7 @@ struct RangeRecord {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
     std::uint64_t allocation_begin = 0;  // in the peer's addresses
+    std::uint64_t generation = 0;        // the peer's
     CacheSlot* slot = nullptr;
     ImportView view;
 };
