@@ -3,6 +3,7 @@
 #include <fabricmem/counters.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -16,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include <fabricmem/fault_driver.hpp>
+#include <fabricmem/import_cache.hpp>
 
 #include "buffer/deadline.hpp"
 #include "driver/driver_state.hpp"
@@ -69,6 +71,89 @@ TEST_CASE("Buffers and imports are counted, with the most bytes that there were"
     CHECK(later.imports.peak_bytes == 4 * kMiB);
     CHECK_FALSE(later.has_calls);
     CHECK(later.calls.empty());
+}
+
+TEST_CASE("Caches are counted together, those that are gone too", "[counters][cache]") {
+    const auto emulated = make_emulated_driver();
+    const auto driver = std::make_shared<FaultDriver>(emulated);
+    const FabricBuffer own(emulated, 1);
+    const FabricBuffer other(emulated, 1, {.peer = Id128{{1}}});
+    std::optional<ImportCache> first(std::in_place, driver, ImportCacheOptions{.max_entries = 1});
+    ImportCache second(driver);
+    for (int i = 0; i < 3; ++i) static_cast<void>(first->acquire(own.blob()));
+    static_cast<void>(first->acquire(other.blob()));
+    ImportView view = second.acquire(other.blob());
+    second.add_range(Id128{{1}}, 0x10000, own.blob());
+    CacheCounters now = counters(*driver).caches;
+    CHECK(now.caches == 2);
+    CHECK(now.hits == 2);
+    CHECK(now.misses == 4);
+    CHECK(now.imports == 4);
+    CHECK(now.evicted_for_room == 1);
+    CHECK(now.entries == 3);
+    CHECK(now.bytes == 6 * kMiB);
+    CHECK(now.ranges == 1);
+    CHECK(counters(*driver).imports.made == 4);
+    CHECK(counters(*emulated).caches.caches == 0);
+
+    // One that ends, and whose import can't.
+    driver->add({.effect = Fault::Effect::hang, .call = "mem_unmap", .number = 1});
+    first.reset();
+    REQUIRE(driver->wait_until_hanging(1, std::chrono::seconds(60)));
+    now = counters(*driver).caches;
+    CHECK(now.caches == 1);
+    CHECK(now.hits == 2);
+    CHECK(now.evicted_for_room == 1);
+    CHECK(now.entries == 2);
+    CHECK(now.backlog == 1);
+    CHECK(now.backlog_bytes == 2 * kMiB);
+    driver->end_hangs();
+    CHECK(detail::wait_until_stuck(*driver, 0, std::chrono::seconds(60)));
+    CHECK(counters(*driver).caches.backlog == 0);
+    CHECK(counters(*driver).caches.backlog_bytes == 0);
+
+    CHECK(second.evict(Id128{{1}}) == 2);
+    bool done = false;
+    view.retire_after([&] { return done; });
+    now = counters(*driver).caches;
+    CHECK(now.evicted_by_peer == 2);
+    CHECK(now.retired == 1);
+    CHECK(now.deferred == 1);
+    CHECK(now.ranges == 0);
+    done = true;
+    second.collect();
+    CHECK(counters(*driver).caches.deferred == 0);
+}
+
+TEST_CASE("Caches come and go while they are counted", "[counters][cache][threads]") {
+    const auto driver = make_emulated_driver();
+    const FabricBuffer own(driver, 1);
+    std::atomic<bool> over{false};
+    std::atomic<int> wrong{0};
+    std::thread reader([&] {
+        for (std::uint64_t hits = 0; !over;) {
+            const CacheCounters now = counters(*driver).caches;
+            if (now.hits < hits || now.caches > 2) ++wrong;
+            hits = now.hits;
+        }
+    });
+    constexpr int kRounds = 100;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 2; ++i) {
+        threads.emplace_back([&] {
+            for (int round = 0; round < kRounds; ++round) {
+                ImportView view;
+                ImportCache cache(driver, {.max_entries = 4});
+                for (int hit = 0; hit < 10; ++hit) view = cache.acquire(own.blob());
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    over = true;
+    reader.join();
+    CHECK(wrong == 0);
+    CHECK(counters(*driver).caches.hits == 2 * kRounds * 9);
+    CHECK(counters(*driver).caches.caches == 0);
 }
 
 TEST_CASE("Every call of the seam is counted under its own name, and handed on", "[counters]") {
@@ -321,6 +406,7 @@ TEST_CASE("The JSON has every number under its name, and docs/counters.md has ev
     now.stuck_calls = 12;
     now.buffers = {13, 14, 15, 16};
     now.imports = {17, 18, 19, 20};
+    now.caches = {21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38};
     const nlohmann::json json = nlohmann::json::parse(now.to_json());
     CHECK(json["schema"] == 1);
     CHECK(json["driver"] == "emulated");
@@ -333,7 +419,7 @@ TEST_CASE("The JSON has every number under its name, and docs/counters.md has ev
     CHECK(histogram.back() == 1);
     CHECK_FALSE(json["calls"].contains("mem_unmap"));
     std::vector<std::uint64_t> numbers;
-    for (const char* const group : {"fallbacks", "waits"}) {
+    for (const char* const group : {"fallbacks", "waits", "caches"}) {
         for (const auto& number : json[group]) numbers.push_back(number);
     }
     for (const char* const one : {"given_up", "failed_tear_downs", "retired_ranges", "stuck_calls"})
@@ -342,7 +428,9 @@ TEST_CASE("The JSON has every number under its name, and docs/counters.md has ev
         for (const char* const one : {"made", "live", "live_bytes", "peak_bytes"}) numbers.push_back(json[group][one]);
     }
     std::sort(numbers.begin(), numbers.end());
-    REQUIRE(numbers.size() == 20);
+    REQUIRE(numbers.size() == 38);
+    CHECK(json["caches"]["hits"] == 22);
+    CHECK(json["caches"]["backlog_bytes"] == 38);
     for (std::size_t i = 0; i < numbers.size(); ++i) CHECK(numbers[i] == i + 1);
 
     std::ifstream page(FABRICMEM_SOURCE_DIR "/docs/counters.md");

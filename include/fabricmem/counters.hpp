@@ -38,6 +38,28 @@ struct MemoryCounters {
     std::uint64_t peak_bytes = 0;  ///< the most that live_bytes was
 };
 
+/// Of all import caches of the driver's, those that are gone too.
+struct CacheCounters {
+    std::uint64_t caches = 0;          ///< now; a cache that is gone while views of it live is still one
+    std::uint64_t hits = 0;            ///< these as in ImportCacheStatistics, since the driver was made
+    std::uint64_t misses = 0;          ///< the same, up to `outdated`
+    std::uint64_t waits = 0;
+    std::uint64_t imports = 0;
+    std::uint64_t failed_imports = 0;
+    std::uint64_t evicted_for_room = 0;
+    std::uint64_t evicted_idle = 0;
+    std::uint64_t evicted_by_peer = 0;
+    std::uint64_t invalidated = 0;
+    std::uint64_t outdated = 0;
+    std::uint64_t entries = 0;  ///< now, as what follows
+    std::uint64_t bytes = 0;
+    std::uint64_t retired = 0;
+    std::uint64_t deferred = 0;
+    std::uint64_t ranges = 0;
+    std::uint64_t backlog = 0;  ///< imports whose end has not come back, of caches that are gone too
+    std::uint64_t backlog_bytes = 0;
+};
+
 /// Where the library did with less than it asked for. Each is a buffer or import, counted once.
 struct FallbackCounters {
     std::uint64_t access_refused = 0;       ///< some devices got no access
@@ -59,6 +81,7 @@ struct FABRICMEM_API Counters {
     std::vector<CallCounters> calls{};  ///< those that were made at least once, in the order of driver.hpp
     MemoryCounters buffers{};           ///< FabricBuffers
     MemoryCounters imports{};           ///< ImportedFabricBuffers
+    CacheCounters caches{};             ///< ImportCaches, whose imports are among the `imports`
     FallbackCounters fallbacks{};
     WaitCounters waits{};
     std::uint64_t given_up = 0;           ///< as in MemoryReport

@@ -9,6 +9,7 @@
 #include "buffer/buffer_parts.hpp"
 #include "buffer/deadline.hpp"
 #include "buffer/import.hpp"
+#include "driver/driver_state.hpp"
 #include "error/refuse.hpp"
 #include "platform/fork_epoch.hpp"
 #include "text/text.hpp"
@@ -64,7 +65,9 @@ CacheCore::CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& o
       reaper_(std::make_shared<Reaper>(driver_, tear_down_timeout_)),
       table_(*this, options.max_entries) {
     by_use_.reserve(max_entries_);
+    DriverState::of(*driver_).caches.enter(*this);  // last: it may be asked from now on
 }
+CacheCore::~CacheCore() { DriverState::of(*driver_).caches.leave(*this); }
 
 ImportView CacheCore::view_of(CacheSlot& slot, std::uint32_t stripe, const HandleBlob& blob) const noexcept {
     return {slot, stripe, slot.base + blob.offset, blob.bytes};

@@ -25,11 +25,12 @@
 #include "cache/cache_table.hpp"
 #include "cache/range_map.hpp"
 #include "cache/reaper.hpp"
+#include "driver/cache_book.hpp"
 
 namespace fabricmem::detail {
 
 /// On the heap, and deletes itself: with the cache, or with the last view where that comes later. Any thread.
-class CacheCore {
+class CacheCore final : public CountedCache {
 public:
     using Clock = std::chrono::steady_clock;
 
@@ -37,8 +38,6 @@ public:
 
     /// Throws as ImportCache's constructor.
     CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& options);
-    CacheCore(const CacheCore&) = delete;
-    CacheCore& operator=(const CacheCore&) = delete;
 
     // As ImportCache's. Not in a forked child, where a thread of the parent's may hold a lock for ever.
     [[nodiscard]] ImportView acquire(const HandleBlob& blob, const AcquireOptions& options);
@@ -51,6 +50,7 @@ public:
     bool remove_range(const Id128& peer, std::uint64_t remote_address);
     [[nodiscard]] ImportView translate(const Id128& peer, std::uint64_t remote_address, std::uint64_t bytes) const;
     [[nodiscard]] ImportCacheStatistics statistics() const;
+    [[nodiscard]] CacheCounters counted() const noexcept override;
     [[nodiscard]] bool wait_until_torn_down(Clock::time_point deadline) { return reaper_->wait_until_idle(deadline); }
     [[nodiscard]] std::exception_ptr stalled() { return reaper_->stalled(); }
 
@@ -102,7 +102,7 @@ private:
     };
     using Lock = std::unique_lock<std::mutex>;
 
-    ~CacheCore() = default;
+    ~CacheCore() override;
 
     [[nodiscard]] ImportView view_of(CacheSlot& slot, std::uint32_t stripe, const HandleBlob& blob) const noexcept;
     /// Notes the blob's generation of the peer, as a miss does.

@@ -262,14 +262,39 @@ void CacheCore::leave() noexcept {
 ImportCacheStatistics CacheCore::statistics() const {
     const std::size_t ranges = ranges_.count();
     const Reaper::Backlog backlog = reaper_->backlog();
-    const std::lock_guard lock(mutex_);
-    ImportCacheStatistics now = counts_;
-    for (const CacheSlot& slot : table_) now.hits += slot.refs.hits();
-    now.deferred = deferred_count_;
+    ImportCacheStatistics now;
+    const CacheSlot* slots_end = nullptr;
+    {
+        const std::lock_guard lock(mutex_);
+        now = counts_;
+        now.deferred = deferred_count_;
+        slots_end = table_.end();
+    }
+    // As many cache lines as there are stripes: nobody waits for that.
+    for (const CacheSlot* slot = table_.begin(); slot != slots_end; ++slot) now.hits += slot->refs.hits();
     now.ranges = ranges;
     now.backlog = backlog.imports;
     now.backlog_bytes = backlog.bytes;
     return now;
+}
+
+CacheCounters CacheCore::counted() const noexcept {
+    const ImportCacheStatistics now = statistics();
+    return {.hits = now.hits,
+            .misses = now.misses,
+            .waits = now.waits,
+            .imports = now.imports,
+            .failed_imports = now.failed_imports,
+            .evicted_for_room = now.evicted_for_room,
+            .evicted_idle = now.evicted_idle,
+            .evicted_by_peer = now.evicted_by_peer,
+            .invalidated = now.invalidated,
+            .outdated = now.outdated,
+            .entries = now.entries,
+            .bytes = now.bytes,
+            .retired = now.retired,
+            .deferred = now.deferred,
+            .ranges = now.ranges};
 }
 
 }  // namespace fabricmem::detail

@@ -28,8 +28,8 @@ struct Reaper::Shared {
 
 class Reaper::Thread final : public Job {
 public:
-    Thread(std::shared_ptr<Driver> driver, std::shared_ptr<Shared> shared)
-        : Job(std::move(driver)), shared_(std::move(shared)) {}
+    Thread(const std::shared_ptr<Driver>& driver, std::shared_ptr<Shared> shared)
+        : Job(driver), book_(DriverState::of(*driver).caches), shared_(std::move(shared)) {}
 
     void run() noexcept override {
         while (std::unique_ptr<CachedImport> import = next()) {
@@ -40,6 +40,7 @@ public:
             const std::lock_guard lock(shared_->mutex);
             --shared_->backlog.imports;
             shared_->backlog.bytes -= bytes;
+            book_.take_from_backlog(1, bytes);
             shared_->changed.notify_all();
         }
     }
@@ -61,6 +62,7 @@ private:
         return import;
     }
 
+    CacheBook& book_;  // the driver's, which the job keeps
     std::shared_ptr<Shared> shared_;
 };
 
@@ -89,6 +91,7 @@ Reaper::~Reaper() {
         workers.leave(std::make_shared<Thread>(driver_, shared_));
     } catch (const std::bad_alloc&) {
         // The imports end here, with `shared_`.
+        DriverState::of(*driver_).caches.take_from_backlog(shared_->backlog.imports, shared_->backlog.bytes);
     }
 }
 
@@ -97,8 +100,10 @@ void Reaper::add(ImportList& imports) noexcept {
     {
         const std::lock_guard lock(shared_->mutex);
         while (std::unique_ptr<CachedImport> import = imports.pop()) {
+            const std::uint64_t bytes = import->buffer.mapped_bytes();
             ++shared_->backlog.imports;
-            shared_->backlog.bytes += import->buffer.mapped_bytes();
+            shared_->backlog.bytes += bytes;
+            DriverState::of(*driver_).caches.add_to_backlog(1, bytes);
             shared_->waiting.push(std::move(import));
         }
     }

@@ -23,6 +23,7 @@
 #include <fabricmem/probe.hpp>
 #include <fabricmem/types.hpp>
 
+#include "driver/cache_book.hpp"
 #include "driver/foreign_ids.hpp"
 #include "driver/memory_book.hpp"
 #include "worker/workers.hpp"
@@ -158,6 +159,7 @@ public:
 
     Patience patience;  // not guarded: set before the driver is used
     MemoryBook book;    // these have locks of their own
+    CacheBook caches;
     ForeignIds foreign_ids;
     Tally tally;
 

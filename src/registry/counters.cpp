@@ -37,6 +37,27 @@ Json json_of(const MemoryCounters& memory) {
             {"peak_bytes", memory.peak_bytes}};
 }
 
+Json json_of(const CacheCounters& caches) {
+    return {{"caches", caches.caches},
+            {"hits", caches.hits},
+            {"misses", caches.misses},
+            {"waits", caches.waits},
+            {"imports", caches.imports},
+            {"failed_imports", caches.failed_imports},
+            {"evicted_for_room", caches.evicted_for_room},
+            {"evicted_idle", caches.evicted_idle},
+            {"evicted_by_peer", caches.evicted_by_peer},
+            {"invalidated", caches.invalidated},
+            {"outdated", caches.outdated},
+            {"entries", caches.entries},
+            {"bytes", caches.bytes},
+            {"retired", caches.retired},
+            {"deferred", caches.deferred},
+            {"ranges", caches.ranges},
+            {"backlog", caches.backlog},
+            {"backlog_bytes", caches.backlog_bytes}};
+}
+
 Json json_of(const CallCounters& call) {
     // Up to the last bucket that has something: most calls take less than a second.
     Json histogram = Json::array();
@@ -58,6 +79,7 @@ std::string Counters::to_json() const {
     json["driver"] = driver;
     json["buffers"] = json_of(buffers);
     json["imports"] = json_of(imports);
+    json["caches"] = json_of(caches);
     json["fallbacks"] = {{"access_refused", fallbacks.access_refused},
                          {"host_access_refused", fallbacks.host_access_refused},
                          {"access_one_by_one", fallbacks.access_one_by_one},
@@ -89,6 +111,7 @@ Counters counters(const Driver& driver) {
     const detail::BookTotals totals = state.book.totals();
     all.buffers = memory_of(totals.own);
     all.imports = memory_of(totals.imported);
+    all.caches = state.caches.totals();
     all.given_up = totals.given_up;
     all.failed_tear_downs = totals.failed_tear_downs;
     all.retired_ranges = state.retired().ranges;
