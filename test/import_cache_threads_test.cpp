@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // One cache in many threads that acquire, let go, evict and invalidate, while exporters start anew and calls fail.
-// FABRICMEM_CACHE_SECONDS and FABRICMEM_CACHE_SEED make it longer, and another one.
+// FABRICMEM_CACHE_SECONDS and FABRICMEM_CACHE_SEED make it longer, and another one: `./dev soak cache` does.
 #include <fabricmem/import_cache.hpp>
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -210,6 +211,13 @@ TEST_CASE("Sixteen threads that do all that a cache can never see other memory t
         }
         CHECK(wrong == 0);
         CHECK(acquired > 1000);
+        if (seconds != 0) {
+            std::printf("%zu threads, seed %llu, %llu s %s: %llu acquires, %d wrong\n", kThreads,
+                        static_cast<unsigned long long>(seed), static_cast<unsigned long long>(seconds / 2),
+                        faults == Faults::some ? "with failing calls" : "without faults",
+                        static_cast<unsigned long long>(acquired), wrong);
+            std::fflush(stdout);
+        }
         const ImportCacheStatistics now = kit.now();
         CHECK(now.hits > 0);
         CHECK(now.outdated + now.evicted_for_room + now.evicted_by_peer + now.invalidated > 0);
