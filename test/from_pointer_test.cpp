@@ -16,6 +16,7 @@
 
 #include "driver/driver_state.hpp"
 #include "support/buffers.hpp"
+#include "support/driver_memory.hpp"
 #include "support/driver_under_test.hpp"
 #include "support/expect_error.hpp"
 #include "support/reserved.hpp"
@@ -270,6 +271,37 @@ TEST_CASE("cudaMalloc memory is told as what it is, with its range", "[pointer][
     FABRICMEM_CHECK_ERROR(found.blobs(), unsupported, "cudaMalloc memory");
     FABRICMEM_CHECK_ERROR(from_pointer(driver, at(device), std::uint64_t{1} << 40), bad_argument, "device_alloc");
     CHECK(driver->mem_free(device) == CUDA_SUCCESS);
+}
+
+TEST_CASE("Memory of a pool and managed memory are told as what they are, with their ranges", "[pointer][real]") {
+    FABRICMEM_REAL_DRIVER_OR_SKIP(driver);
+    const CurrentContext context(*driver);
+    const CUdeviceptr pooled = allocate_in_pool(3 * kMiB);
+    const CUdeviceptr next = allocate_in_pool(3 * kMiB);
+    REQUIRE(pooled != 0);
+    REQUIRE(next != 0);
+    for (const CUdeviceptr begin : {pooled, next}) {
+        const PointerMemory found = from_pointer(driver, at(begin + 10), 20);
+        const MemoryPiece piece = only_piece(found);
+        CHECK(piece.kind == MemoryKind::device_pool);
+        CHECK(piece.base == at(begin));
+        CHECK(piece.mapped_bytes >= 3 * kMiB);
+        CHECK(piece.offset == 10);
+        CHECK(piece.location == Location::device(0));
+        CHECK_FALSE(piece.blob.has_value());
+        FABRICMEM_CHECK_ERROR(found.blobs(), unsupported, "stream-ordered pool");
+        FABRICMEM_CHECK_ERROR(from_pointer(driver, at(begin), std::uint64_t{1} << 40), bad_argument, "device_pool");
+    }
+    CHECK(free_in_pool(pooled) == CUDA_SUCCESS);
+    CHECK(free_in_pool(next) == CUDA_SUCCESS);
+
+    const CUdeviceptr managed = allocate_managed(3 * kMiB);
+    REQUIRE(managed != 0);
+    const PointerMemory found = from_pointer(driver, at(managed + 10), 20);
+    CHECK(only_piece(found).kind == MemoryKind::managed);
+    CHECK(only_piece(found).base == at(managed));
+    FABRICMEM_CHECK_ERROR(found.blobs(), unsupported, "managed memory");
+    CHECK(driver->mem_free(managed) == CUDA_SUCCESS);
 }
 
 TEST_CASE("Page-locked and plain host memory are not remotely writable", "[pointer][each]") {

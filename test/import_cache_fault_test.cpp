@@ -91,8 +91,8 @@ TEST_CASE("Who waits for another thread's import has a say in its idle time", "[
     kit.driver->add(hang("mem_map", 1));
     auto first = in_thread([&] { static_cast<void>(kit.cache.acquire(own.blob())); });
     REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
-    auto second = in_thread(
-        [&] { static_cast<void>(kit.cache.acquire(own.blob(), {.idle_timeout = milliseconds(0)})); });
+    auto second =
+        in_thread([&] { static_cast<void>(kit.cache.acquire(own.blob(), {.idle_timeout = milliseconds(0)})); });
     REQUIRE(comes_true([&] { return kit.now().waits == 1; }));
     kit.driver->end_hangs();
     first.get();

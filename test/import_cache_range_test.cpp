@@ -132,7 +132,7 @@ TEST_CASE("A range goes with its peer's generation, also where the import was ma
     wrong.generation = 3;
     wrong.bytes = 0;
     FABRICMEM_CHECK_ERROR(kit.cache.add_range(peer, kBase, wrong), bad_blob, "");
-    CHECK(kit.cache.translate(peer, kBase + 4 * kMiB, 1).is_open());  // no word on generations
+    CHECK(kit.cache.translate(peer, kBase + 4 * kMiB, 1).is_open());   // no word on generations
     CHECK(kit.cache.acquire(own.blob()).address() == held.address());  // nobody's is nobody's
 }
 

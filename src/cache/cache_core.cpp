@@ -90,8 +90,7 @@ ImportView CacheCore::find(const HandleBlob& blob, const AcquireOptions& options
 
 void CacheCore::use(CacheSlot& slot, const AcquireOptions& options) const noexcept {
     slot.touch(tick());
-    if (options.idle_timeout.has_value())
-        slot.idle_ms.store(options.idle_timeout->count(), std::memory_order_relaxed);
+    if (options.idle_timeout.has_value()) slot.idle_ms.store(options.idle_timeout->count(), std::memory_order_relaxed);
 }
 
 ImportView CacheCore::acquire(const HandleBlob& blob, const AcquireOptions& options) {

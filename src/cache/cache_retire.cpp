@@ -130,9 +130,8 @@ std::size_t CacheCore::retire_allocation(const Id128& allocation_id) {
 }
 
 void CacheCore::retire_older(const Id128& peer, std::uint64_t generation, Doomed& doomed) noexcept {
-    retire_all_under_lock(Retire::outdated, doomed, [&](const CacheSlot& slot) {
-        return slot.peer == peer && slot.generation < generation;
-    });
+    retire_all_under_lock(Retire::outdated, doomed,
+                          [&](const CacheSlot& slot) { return slot.peer == peer && slot.generation < generation; });
 }
 
 std::size_t CacheCore::collect(Clock::time_point now) {

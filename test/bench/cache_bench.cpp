@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <random>
@@ -16,6 +17,8 @@
 
 #include <fabricmem/emulated_driver.hpp>
 #include <fabricmem/import_cache.hpp>
+
+#include "cache/striped_refs.hpp"
 
 namespace {
 
@@ -101,6 +104,42 @@ void by_one_thread() {
           "");
 }
 
+// A hit counts itself in the instruction that takes the reference, so there is no cache without: the same reference
+// beside it, in turns, and what a counter of its own would take.
+void counting() {
+    using detail::StripedRefs;
+    StripedRefs refs;
+    refs.open(0);
+    std::atomic<std::uint64_t> apart{0};
+    const auto take = [&](StripedRefs::As as, bool count_apart) {
+        return [&refs, &apart, as, count_apart](std::size_t count) {
+            for (std::size_t i = 0; i < count; ++i) {
+                if (!refs.try_take(0, as)) std::abort();
+                if (count_apart) apart.fetch_add(1, std::memory_order_relaxed);
+                static_cast<void>(refs.give_back(0));
+            }
+        };
+    };
+    const std::vector<std::function<void(std::size_t)>> ways{take(StripedRefs::As::reference, false),
+                                                             take(StripedRefs::As::hit, false),
+                                                             take(StripedRefs::As::reference, true)};
+    std::vector<std::vector<double>> ns(ways.size());
+    for (int round = -1; round < kRounds; ++round) {
+        for (std::size_t way = 0; way < ways.size(); ++way) {
+            const Clock::time_point start = Clock::now();
+            ways[way](kEach);
+            if (round >= 0)
+                ns[way].push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count() / kEach);
+        }
+    }
+    print("take a reference and give it back, not counted", ns[0], "");
+    print("the same, counted as a hit", ns[1], "");
+    std::vector<double> more;
+    for (std::size_t i = 0; i < ns[0].size(); ++i) more.push_back(ns[1][i] - ns[0][i]);
+    print("what counting a hit takes", more, "median 5");
+    print("the same with a counter of its own", ns[2], "");
+}
+
 void translate() {
     constexpr std::uint64_t kPeers = 72, kRanges = 8;
     Site site(kPeers * kRanges);
@@ -162,6 +201,7 @@ int main() {
     std::printf("ns each, %u CPUs\n| %-58s | %8s | %8s | %-24s |\n| --- | --- | --- | --- |\n",
                 std::thread::hardware_concurrency(), "what", "median", "least", "goal");
     by_one_thread();
+    counting();
     translate();
     by_threads();
 }

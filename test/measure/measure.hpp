@@ -37,6 +37,7 @@ using Questions = std::vector<Question>;
 
 [[nodiscard]] Questions questions_of_memory();
 [[nodiscard]] Questions questions_of_addresses();
+[[nodiscard]] Questions questions_of_pointers();
 [[nodiscard]] Questions questions_of_contexts();
 [[nodiscard]] Questions questions_of_streams();
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Questions about reservations, mappings, and what the driver tells of an address.
+// Questions about reservations and mappings.
 #include <unistd.h>
-
-#include <cstring>
-#include <memory>
 
 #include "measure/measure.hpp"
 
@@ -168,139 +165,15 @@ void dma_bufs(Driver& driver, Answers& answers) {
     answers.ask("stack", [&] { return dma_buf(driver, reinterpret_cast<CUdeviceptr>(&on_stack), 4096); });
 }
 
-constexpr int kFirstAttribute = 1;
-constexpr int kLastAttribute = 21;
-constexpr std::size_t kRoom = 64;  // the widest is 16 bytes
-
-// The code, how many bytes were written, and the value: in words where it is an address or a number of no meaning.
-std::string attribute_text(const std::function<CUresult(void*)>& get, CUdeviceptr address, CUdeviceptr base) {
-    unsigned char once[kRoom];
-    unsigned char twice[kRoom];
-    std::memset(once, 0xa5, kRoom);
-    std::memset(twice, 0x5a, kRoom);
-    const CUresult result = get(once);
-    get(twice);
-    std::size_t bytes = 0;
-    for (std::size_t i = 0; i < kRoom; ++i) {
-        if (once[i] != 0xa5 || twice[i] != 0x5a) bytes = i + 1;
-    }
-    std::string text = std::to_string(static_cast<int>(result)) + " " + std::to_string(bytes) + "B";
-    if (bytes == 0) return text;
-    std::uint64_t value = 0;
-    std::memcpy(&value, once, bytes < 8 ? bytes : 8);
-    if (bytes >= 8 && value == address) return text + " address";
-    if (bytes >= 8 && value == base) return text + " base";
-    if (bytes < 8 && value > 0x7fffffff) return text + " " + std::to_string(static_cast<std::int32_t>(value));
-    return text + (value > (std::uint64_t{1} << 30) ? " large" : " " + std::to_string(value));
-}
-
-// BUFFER_ID and MEMORY_BLOCK_ID count; whether they are there is all that can be told.
-bool is_a_count(int attribute) { return attribute == CU_POINTER_ATTRIBUTE_BUFFER_ID || attribute == 21; }
-
-void pointer_attributes(Driver& driver, Answers& answers, CUdeviceptr base, std::size_t offset) {
-    const CUdeviceptr address = base + offset;
-    for (int number = kFirstAttribute; number <= kLastAttribute; ++number) {
-        const auto attribute = static_cast<CUpointer_attribute>(number);
-        if (is_a_count(number)) {
-            unsigned long long value = 0;
-            const CUresult result = driver.pointer_get_attribute(&value, attribute, address);
-            answers.say(std::to_string(number),
-                        std::to_string(static_cast<int>(result)) + (value != 0 ? " some" : " 0"));
-            continue;
-        }
-        answers.ask(std::to_string(number), [&] {
-            return attribute_text([&](void* value) { return driver.pointer_get_attribute(value, attribute, address); },
-                                  address, base);
-        });
-        answers.ask(std::to_string(number) + " by the plural", [&] {
-            return attribute_text(
-                [&](void* value) {
-                    auto asked = attribute;
-                    return driver.pointer_get_attributes(1, &asked, &value, address);
-                },
-                address, base);
-        });
-    }
-}
-
-Question pointer_question(const std::string& name, const std::function<CUdeviceptr(Driver&)>& make_memory) {
-    return {"pointer attributes of " + name, [make_memory](Driver& driver, Answers& answers) {
-                const CurrentContext context(driver);
-                pointer_attributes(driver, answers, make_memory(driver), 64);
-            }};
-}
-
-// Memory that stays until the process ends; kept where a leak checker sees that it is meant.
-CUdeviceptr lasting(Mapped* memory) {
-    static auto& kept = *new std::vector<Mapped*>;  // never destroyed
-    kept.push_back(memory);
-    return memory->address();
-}
-CUdeviceptr lasting(Driver& driver, const CUmemAllocationProp& properties, const std::vector<CUmemAccessDesc>& access) {
-    return lasting(new Mapped(driver, properties, access));
-}
-
-Questions pointer_questions() {
-    const auto imported = [](Driver& driver) {
-        FabricBytes bytes{};
-        Handle handle = 0;
-        (void)export_fabric(driver, make(driver, kTwoMiB), &bytes);
-        (void)import_fabric(driver, bytes, &handle);
-        return lasting(new Mapped(driver, handle, {access_for(kDevice)}));
-    };
-    const auto reserved = [](Driver& driver) {
-        CUdeviceptr address = 0;
-        driver.mem_address_reserve(&address, kTwoMiB, 0, 0, 0);
-        return address;
-    };
-    const auto allocated = [](Driver& driver) {
-        CUdeviceptr address = 0;
-        driver.mem_alloc(&address, 4096);
-        return address;
-    };
-    const auto pinned = [](Driver& driver) {
-        void* address = nullptr;
-        driver.mem_alloc_host(&address, 4096);
-        return reinterpret_cast<CUdeviceptr>(address);
-    };
-    const auto heap = [](Driver&) {
-        static const auto bytes = std::make_unique<char[]>(4096);
-        return reinterpret_cast<CUdeviceptr>(bytes.get());
-    };
-    const auto device = [](Driver& driver) {
-        return lasting(driver, memory_at(kDevice, 0, kFabric, true), {access_for(kDevice)});
-    };
-    const auto read = [](Driver& driver) { return lasting(driver, device_memory(kFabric), {access_for(kDevice, 1)}); };
-    const auto bare = [](Driver& driver) { return lasting(driver, device_memory(kFabric), {}); };
-    const auto host = [](Driver& driver) {
-        return lasting(driver, host_memory(kFabric), {access_for(kDevice), access_for(kHostNuma)});
-    };
-    const auto host_for_device = [](Driver& driver) {
-        return lasting(driver, host_memory(kFabric), {access_for(kDevice)});
-    };
-    return {pointer_question("device memory", device),
-            pointer_question("device memory to be read", read),
-            pointer_question("device memory without access", bare),
-            pointer_question("an import", imported),
-            pointer_question("host memory", host),
-            pointer_question("host memory for the device alone", host_for_device),
-            pointer_question("cuMemAlloc memory", allocated),
-            pointer_question("cuMemAllocHost memory", pinned),
-            pointer_question("a reservation", reserved),
-            pointer_question("the heap", heap)};
-}
-
 }  // namespace
 
 Questions questions_of_addresses() {
-    Questions questions = {{"two reservations side by side", across_reservations},
-                           {"large reservations and alignments", large_reservations},
-                           {"hints", hints},
-                           {"mappings side by side", side_by_side},
-                           {"address ranges", ranges},
-                           {"dma-bufs", dma_bufs}};
-    for (Question& question : pointer_questions()) questions.push_back(std::move(question));
-    return questions;
+    return {{"two reservations side by side", across_reservations},
+            {"large reservations and alignments", large_reservations},
+            {"hints", hints},
+            {"mappings side by side", side_by_side},
+            {"address ranges", ranges},
+            {"dma-bufs", dma_bufs}};
 }
 
 }  // namespace fabricmem::test

@@ -31,8 +31,8 @@ namespace {
 
 Questions all_questions() {
     Questions all;
-    for (const auto& part :
-         {questions_of_memory(), questions_of_addresses(), questions_of_contexts(), questions_of_streams()}) {
+    for (const auto& part : {questions_of_memory(), questions_of_addresses(), questions_of_pointers(),
+                             questions_of_contexts(), questions_of_streams()}) {
         all.insert(all.end(), part.begin(), part.end());
     }
     return all;
