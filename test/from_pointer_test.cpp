@@ -232,8 +232,12 @@ TEST_CASE("An import is told by the blob that it came from", "[pointer][each]") 
     const Mapped foreign(*driver, handle, {access_for(kDevice)}, own.mapped_bytes());
     REQUIRE(foreign.result() == CUDA_SUCCESS);
     const MemoryPiece other = only_piece(from_pointer(driver, at(foreign.address()), 16));
+    CHECK(other.kind == MemoryKind::device_vmm);
+    CHECK(other.owner == MemoryOwner::other);
+    CHECK(other.base == at(foreign.address()));
+    CHECK(other.kinds.empty());
     CHECK_FALSE(other.blob.has_value());
-    CHECK(contains(other.why_not, "imported"));
+    CHECK(contains(other.why_not, "or it was imported"));
 }
 
 TEST_CASE("A block of an arena is told as the buffer that it is in", "[pointer]") {

@@ -33,8 +33,8 @@ enum class MemoryKind : std::uint8_t {
 
 enum class MemoryOwner : std::uint8_t {
     fabric_buffer,  ///< an open FabricBuffer of this driver's, or an arena's, a block's
-    imported,       ///< an import: of this driver's (then there is the blob that it came from), or somebody else's
-    other,
+    imported,       ///< an ImportedFabricBuffer of this driver's
+    other,          ///< also imports of others, which the driver does not tell from memory without handles
 };
 
 /// The part of a range that lies in one allocation.

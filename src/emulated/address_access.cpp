@@ -131,7 +131,8 @@ Place AddressSpace::find(std::uintptr_t address) const {
                 .writers = mapping.writers,
                 .host_access = mapping.host_access,
                 .owner = mapping.owner,
-                .remote = mapping.remote != nullptr};
+                .remote = mapping.remote != nullptr,
+                .imported = mapping.imported};
     }
     Place place;
     if (const auto found = entry_around(ranges_, address); found != ranges_.end()) {

@@ -139,7 +139,8 @@ CUresult AddressSpace::map(std::uintptr_t address, std::size_t bytes, std::size_
                                        .readers = 0,
                                        .writers = 0,
                                        .host_access = kAccessNone,
-                                       .remote = record->remote.get()});
+                                       .remote = record->remote.get(),
+                                       .imported = record->origin == Origin::imported});
     handles_.add_mapping(id);
     return CUDA_SUCCESS;
 }

@@ -60,6 +60,7 @@ struct Place {
     unsigned int host_access = kAccessNone;
     const Context* owner = nullptr;  ///< of a device_alloc
     bool remote = false;             ///< another node's memory
+    bool imported = false;
 };
 
 class AddressSpace {
@@ -128,6 +129,7 @@ private:
         std::uint64_t writers = 0;
         unsigned int host_access = kAccessNone;
         const RemoteImport* remote = nullptr;  // the handle's, which a mapping keeps
+        bool imported = false;
     };
     struct Pinned {
         std::size_t bytes = 0;

@@ -13,6 +13,7 @@ constexpr int kMemoryTypeHost = 1;
 constexpr int kMemoryTypeDevice = 2;
 // Of headers newer than 12.3, or not the same in all.
 constexpr int kMemoryBlockId = 20;
+constexpr std::uint64_t kPage = std::uint64_t{2} << 20;  // what all memory is mapped by
 
 // An answer and how many bytes of it the caller's variable takes.
 struct Answer {
@@ -33,11 +34,10 @@ struct Asked {
 
 Answer range_answer(const Asked& asked, int attribute) {
     switch (attribute) {
-        // Of several handles in one reservation: as cuda.h says, not measured.
         case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: return whole(asked.place.range_base);
         case CU_POINTER_ATTRIBUTE_RANGE_SIZE: return whole(asked.place.range_bytes);
         case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: return whole(asked.place.base);
-        case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return whole(asked.place.bytes);
+        case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return whole((asked.place.bytes + kPage - 1) / kPage * kPage);
         default: return refusal();
     }
 }
@@ -72,9 +72,10 @@ Answer answer(const Asked& asked, int attribute) {
             return number(place.kind == Place::Kind::device_alloc ? 1 : 0);
         case CU_POINTER_ATTRIBUTE_MAPPED: return number(1);
         case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
-            return whole(memory == nullptr ? 0 : memory->traits().handle_types);
+            return whole(memory == nullptr || place.imported ? 0 : memory->traits().handle_types);
         case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-            return number(memory != nullptr && memory->traits().rdma ? 1 : 0);
+            return number(place.kind == Place::Kind::device_alloc || (memory != nullptr && memory->traits().rdma) ? 1
+                                                                                                                  : 0);
         case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: return number(static_cast<int>(access_of(asked)));
         case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: return whole(0);
         case kMemoryBlockId: return whole(memory == nullptr ? place.buffer_id : mix(memory->key().second));

@@ -121,17 +121,15 @@ MemoryPiece piece_of_handle(const Walk& walk, std::uintptr_t address, std::uint6
     piece.location = detail::location_of(properties);
     piece.kind = piece.location.is_host() ? MemoryKind::host_vmm : MemoryKind::device_vmm;
     piece.rdma = facts.is_rdma_capable != 0;
+    // Both are without any of an import, which is not told from memory that was created so.
     const HandleKinds asked = kinds_of(static_cast<std::uint64_t>(properties.requestedHandleTypes));
     piece.kinds = HandleKinds::from_bits(asked.bits() & kinds_of(facts.handle_types).bits());
     if (piece.kinds.has(HandleKind::fabric)) {
         export_piece(walk, piece, facts, handle);
-    } else if (asked.empty() && kinds_of(facts.handle_types).has(HandleKind::fabric)) {
-        piece.owner = MemoryOwner::imported;
-        piece.why_not = "it was imported, and only its exporter can export it: use the blob or the handle it came from";
     } else {
         piece.why_not = formatted(
-            "cuMemCreate made it without a fabric handle (handle types: {}), or it was imported: create it with "
-            "CU_MEM_HANDLE_TYPE_FABRIC, or as a FabricBuffer",
+            "cuMemCreate made it without a fabric handle (handle types: {}): create it with CU_MEM_HANDLE_TYPE_FABRIC, "
+            "or as a FabricBuffer; or it was imported: use the blob or the handle it came from",
             to_string(piece.kinds));
     }
     return piece;
