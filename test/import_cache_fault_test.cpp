@@ -14,6 +14,7 @@
 
 #include "buffer/deadline.hpp"
 #include "support/cache_kit.hpp"
+#include "support/captured_process.hpp"
 
 using namespace fabricmem;
 using namespace fabricmem::test;
@@ -295,4 +296,14 @@ TEST_CASE("After fork a child's cache and views do nothing, also while the paren
     cache->close();
     closed.close();
     CHECK(emulated_counts(*driver) == before);
+}
+
+TEST_CASE("A process ends while caches, views and ends that hang are alive, and prints nothing", "[cache][exit]") {
+    for (const char* const how : {"return", "exit"}) {
+        CAPTURE(how);
+        CapturedProcess process({FABRICMEM_TEST_EXIT, how, "caches"});
+        CHECK(process.finish(60) == 0);
+        CHECK(process.out().empty());
+        CHECK(contains(process.err(), "at exit the driver \"emulated\" holds"));  // the log's place
+    }
 }
