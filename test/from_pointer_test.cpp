@@ -355,7 +355,10 @@ TEST_CASE("Ranges that are none are refused before any driver call", "[pointer]"
     FABRICMEM_CHECK_ERROR(from_pointer(driver, &here, std::numeric_limits<std::uint64_t>::max()), bad_argument,
                           "beyond the end of the address space");
     FABRICMEM_CHECK_ERROR(from_pointer(nullptr, &here, 1), bad_argument, "driver is null");
+    const void* const last = at(std::numeric_limits<CUdeviceptr>::max());
+    FABRICMEM_CHECK_ERROR(from_pointer(driver, last, 2), bad_argument, "beyond the end of the address space");
     CHECK(driver->calls().empty());
+    FABRICMEM_CHECK_ERROR(from_pointer(driver, last, 1), bad_argument, "nothing is mapped at");
 }
 
 TEST_CASE("Whatever is retained for an answer is released", "[pointer]") {

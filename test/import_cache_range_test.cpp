@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include <fabricmem/owned_ranges.hpp>
+
 #include "support/build.hpp"
 #include "support/cache_kit.hpp"
 
@@ -134,6 +136,45 @@ TEST_CASE("A range goes with its peer's generation, also where the import was ma
     FABRICMEM_CHECK_ERROR(kit.cache.add_range(peer, kBase, wrong), bad_blob, "");
     CHECK(kit.cache.translate(peer, kBase + 4 * kMiB, 1).is_open());   // no word on generations
     CHECK(kit.cache.acquire(own.blob()).address() == held.address());  // nobody's is nobody's
+}
+
+TEST_CASE("An exporter that says what it frees has no address that finds freed memory", "[cache][ranges]") {
+    CacheKit kit;
+    const Id128 peer = id_of(1);
+    const OwnedRanges ranges;
+    const FabricBufferOptions options = ranges.watch(
+        {.location = Location::host_numa(0), .before_tear_down = [&](const BufferInfo& buffer) {
+             CHECK(kit.cache.invalidate(*buffer.blob.allocation_id) == 1);
+             FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, pointer(buffer.address), 1), bad_argument, "in no range");
+         }});
+    const auto tell = [&](const FabricBuffer& buffer) {
+        kit.cache.add_range(peer, pointer(buffer), ranges.at(buffer.address(), buffer.bytes()).blob);
+    };
+    std::uint64_t address = 0;
+    std::uint64_t same = 0;
+    for (unsigned char round = 1; round <= 10; ++round) {
+        static_cast<void>(kit.settled());  // so that both addresses are free
+        const FabricBuffer own(kit.emulated, 2 * kMiB, options);
+        if (pointer(own) == address) ++same;
+        address = pointer(own);
+        FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, address, 1), bad_argument, "in no range");
+        static_cast<unsigned char*>(own.address())[7] = round;
+        tell(own);
+        CHECK(*static_cast<unsigned char*>(kit.cache.translate(peer, address + 7, 1).address()) == round);
+    }
+    CHECK(same > 0);  // else nothing was tried
+}
+
+TEST_CASE("Addresses at the end of the address space are as all others", "[cache][ranges]") {
+    CacheKit kit;
+    const FabricBuffer own = kit.make();
+    constexpr std::uint64_t kEnd = std::numeric_limits<std::uint64_t>::max();
+    kit.cache.add_range(id_of(1), kEnd - 2 * kMiB, own.blob());
+    const std::uint64_t base = pointer(kit.cache.acquire(own.blob()).address());
+    CHECK(pointer(kit.cache.translate(id_of(1), kEnd - 1, 1).address()) == base + 2 * kMiB - 1);
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(id_of(1), kEnd - 1, 2), bad_argument, "end after range");
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(id_of(1), kEnd - 1, kEnd), bad_argument, "end after range");
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(id_of(1), kEnd, 1), bad_argument, "in no range");
 }
 
 TEST_CASE("A range that no address space has is refused", "[cache][ranges]") {

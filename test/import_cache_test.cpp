@@ -35,6 +35,29 @@ TEST_CASE("All ranges of an allocation come from one import, and are where they 
     CHECK(kit.now().bytes == 4 * kMiB);
 }
 
+TEST_CASE("72 peers of 8 regions each are 72 imports, of no call but the four that one takes", "[cache]") {
+    CacheKit kit;
+    static_cast<void>(kit.cache.acquire(kit.make().blob()));  // what is learnt once
+    std::vector<FabricBuffer> own;
+    std::vector<HandleBlob> blobs;
+    for (std::uint64_t peer = 1; peer <= 72; ++peer) {
+        own.push_back(kit.make(peer));
+        for (std::uint64_t region = 0; region < 8; ++region)
+            blobs.push_back(own.back().blob().sub_range(region * 1000, 1000));
+    }
+    kit.driver->forget();
+    const std::vector<AcquireResult> views = kit.cache.acquire_all(blobs);
+    for (const AcquireResult& result : views) REQUIRE(result.view.is_open());
+    const std::vector<std::string> calls = kit.driver->calls();
+    for (const char* const call :
+         {"mem_import_from_shareable_handle", "mem_address_reserve", "mem_map", "mem_set_access"})
+        CHECK(count(calls, call) == 72);
+    CHECK(calls.size() == 4 * 72);
+    kit.driver->forget();
+    for (const HandleBlob& blob : blobs) static_cast<void>(kit.cache.acquire(blob));
+    CHECK(kit.driver->calls().empty());
+}
+
 TEST_CASE("An allocation that was exported again is the same one", "[cache]") {
     CacheKit kit;
     const FabricBuffer own = kit.make();

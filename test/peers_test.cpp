@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Buffers between two processes: what arrives, and what an importer sees when its exporter closes or dies.
+#include <chrono>
 #include <csignal>
 #include <string>
 
 #include <fabricmem/fabric_buffer.hpp>
+#include <fabricmem/import_cache.hpp>
 
 #include "support/buffers.hpp"
 #include "support/child_process.hpp"
@@ -84,4 +86,31 @@ TEST_CASE("An exporter that closed while a peer holds an import has released its
     CHECK_FALSE(import_if_alive(driver, exporter.blob).has_value());
     const PrimaryContext context(driver, 0);
     CHECK(read_back(*driver, imported) == std::vector<unsigned char>(imported.bytes(), 0));
+}
+
+TEST_CASE("A cached import of an exporter that was killed is still the same memory, and ages out",
+          "[cache][peers][each]") {
+    FABRICMEM_DRIVER_OR_SKIP(driver);
+    Exporter exporter("host");
+    Exporter again("host");
+    ImportCache cache(driver, {.idle_timeout = std::chrono::minutes(1)});
+    ImportView view = cache.acquire(exporter.blob);
+    static_cast<unsigned char*>(view.address())[0] = 0x5a;
+    exporter.kill();
+    CHECK(*static_cast<const unsigned char*>(cache.acquire(exporter.blob).address()) == 0x5a);
+    // A process that starts anew has other memory, though it may say the same of itself but for when it started.
+    HandleBlob same_process = again.blob;
+    same_process.process_id = exporter.blob.process_id;
+    CHECK(*static_cast<const unsigned char*>(cache.acquire(same_process).address()) == 0);
+    const auto now = std::chrono::steady_clock::now();
+    CHECK(cache.collect(now + std::chrono::hours(1)) == 0);  // both have been used at that time
+    CHECK(cache.collect(now + std::chrono::hours(2)) == 1);
+    view.let_go();
+    CHECK(cache.collect(now + std::chrono::hours(3)) == 0);
+    CHECK(cache.collect(now + std::chrono::hours(4)) == 1);
+    const auto error = error_of([&] { static_cast<void>(cache.acquire(exporter.blob)); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::peer_gone);
+    CHECK(cache.statistics().entries == 0);
+    cache.close();
 }
