@@ -97,6 +97,7 @@ TEST_CASE("Caches are counted together, those that are gone too", "[counters][ca
     CHECK(counters(*emulated).caches.caches == 0);
 
     // One that ends, and whose import can't.
+    REQUIRE(first->wait_until_torn_down(std::chrono::steady_clock::now() + std::chrono::seconds(60)));
     driver->add({.effect = Fault::Effect::hang, .call = "mem_unmap", .number = 1});
     first.reset();
     REQUIRE(driver->wait_until_hanging(1, std::chrono::seconds(60)));

@@ -101,6 +101,23 @@ TEST_CASE("Who waits for another thread's import has a say in its idle time", "[
     CHECK(kit.cache.collect() == 1);
 }
 
+TEST_CASE("A range whose peer starts anew while it waits for its import is not there afterwards", "[cache][fault]") {
+    CacheKit kit(with_limits(kNever, kNever));
+    const Id128 peer = id_of(1);
+    const FabricBuffer own = kit.make(0, 1), newer = kit.make(1, 2);
+    kit.driver->add(hang("mem_map", 1));
+    auto first = in_thread([&] { return kit.cache.acquire(own.blob()); });  // for nobody
+    REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+    auto second = in_thread([&] { kit.cache.add_range(peer, 0x10000, own.blob()); });
+    REQUIRE(comes_true([&] { return kit.now().waits == 1; }));
+    kit.cache.add_range(peer, kMiB * kMiB, newer.blob());
+    kit.driver->end_hangs();
+    second.get();
+    CHECK(first.get().is_open());
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, 0x10000, 1), bad_argument, "in no range");
+    CHECK(kit.now().ranges == 1);
+}
+
 TEST_CASE("An import that is given up is an error for all who wait, and is tried anew", "[cache][fault]") {
     CacheKit kit(with_limits(milliseconds(500), kNever));
     const FabricBuffer own = kit.make();
