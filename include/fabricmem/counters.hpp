@@ -40,9 +40,9 @@ struct MemoryCounters {
 
 /// Of all import caches of the driver's, those that are gone too.
 struct CacheCounters {
-    std::uint64_t caches = 0;          ///< now; a cache that is gone while views of it live is still one
-    std::uint64_t hits = 0;            ///< these as in ImportCacheStatistics, since the driver was made
-    std::uint64_t misses = 0;          ///< the same, up to `outdated`
+    std::uint64_t caches = 0;  ///< now; a cache that is gone while views of it live is still one
+    std::uint64_t hits = 0;    ///< these as in ImportCacheStatistics, since the driver was made
+    std::uint64_t misses = 0;  ///< the same, up to `outdated`
     std::uint64_t waits = 0;
     std::uint64_t imports = 0;
     std::uint64_t failed_imports = 0;
