@@ -206,9 +206,9 @@ public:
 
     /// For transports that exchange raw addresses: `blob`'s range is at `remote_address` in the peer's address space.
     /// Acquires it, and keeps it acquired: it is neither evicted for room nor idle until remove_range(), evict(),
-    /// invalidate() or a newer generation of the peer, which this call may be the first to bring. Ranges of this peer that it overlaps, and which are of another
-    /// allocation, are forgotten: their memory is gone. Throws as acquire(), and bad_argument for a range that no
-    /// address space has.
+    /// invalidate() or a newer generation of the peer, which this call may be the first to bring. Ranges of this peer
+    /// that it overlaps, and which are of another allocation, are forgotten: their memory is gone. Throws as acquire(),
+    /// and bad_argument for a range that no address space has.
     void add_range(const Id128& peer, std::uint64_t remote_address, const HandleBlob& blob);
     /// The range that begins there. False where there is none.
     bool remove_range(const Id128& peer, std::uint64_t remote_address);
