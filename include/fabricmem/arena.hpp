@@ -79,7 +79,7 @@ public:
     Block& operator=(const Block&) = delete;
     /// As free(), without its errors.
     ~Block() {
-        if (core_ != nullptr) release();
+        if (core_ != nullptr) static_cast<void>(release());
     }
 
     /// A device address; the CPU may use it where access().host.
@@ -108,7 +108,7 @@ private:
     Block(detail::ArenaCore* core, std::uint32_t pool, std::uint32_t piece, std::uint64_t offset,
           std::uint64_t bytes) noexcept
         : core_(core), offset_(offset), bytes_(bytes), piece_(piece), pool_(pool) {}
-    void release() noexcept;
+    bool release() noexcept;  // false in a forked child
     [[nodiscard]] const detail::ArenaCore& open_core() const;
 
     detail::ArenaCore* core_ = nullptr;  // counts its blocks, and lives as long as there is one
@@ -125,7 +125,7 @@ private:
 ///
 /// Threads: allocate(), try_allocate() and const members may be called from many threads at once; a move, close() or
 /// the destructor by one thread while no other uses the object. Locks are held for the time of bookkeeping alone, never
-/// in a call of the driver's. From 64 MiB on threads that allocate at the very same time get parts of the arena to
+/// in a call of the driver's. From 64 MiB on threads but the first one that allocates get parts of the arena to
 /// themselves for small blocks (up to 64 KiB, more in a larger arena), as long as there is room; what is free at the
 /// ends of two parts is not joined while both are in use, so that an arena that is nearly full has less room for large
 /// blocks then.

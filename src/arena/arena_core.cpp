@@ -18,11 +18,17 @@ constexpr std::uint64_t kChunkUnitsLeast = (std::uint64_t{512} << 10) / ArenaCor
 constexpr std::uint64_t kChunkUnitsMost = (std::uint64_t{16} << 20) / ArenaCore::kUnitBytes;
 constexpr std::uint64_t kBlocksInChunkLeast = 8;  // a larger block is pool 0's
 constexpr std::uint32_t kCreditBatch = 64;
-constexpr std::uint32_t kTurns = 65'536;  // turning back has threads meet again
+constexpr std::uint32_t kTakenInAtOnce = 2;                  // more than one is left for each that is taken, on average
+constexpr std::uint32_t kTakesPerLook = 16;                  // looking costs a cache line of another thread's
+constexpr std::uint32_t kTakesPerLease = 64;                 // after one that failed
+constexpr std::uint64_t kLeftMost = 256;                     // more of them wait for a pool that nobody allocates from
+constexpr std::uint64_t kNothingIsLeft = ~std::uint64_t{0};  // in `left`: not any more
 
 std::uint64_t units_for(std::uint64_t bytes) noexcept {
     return (bytes + ArenaCore::kUnitBytes - 1) / ArenaCore::kUnitBytes;
 }
+
+std::uint64_t slack_of(std::uint64_t bytes) noexcept { return units_for(bytes) * ArenaCore::kUnitBytes - bytes; }
 
 HandleBlob of_all_that_is_mapped(HandleBlob blob) noexcept {
     blob.bytes = blob.mapped_bytes;
@@ -78,9 +84,17 @@ void ArenaCore::make_pools() {
     for (std::uint32_t i = 0; i < kThreadPools; ++i) pools_.push_back(std::make_unique<Pool>(max_blocks_));
 }
 
-std::uint32_t ArenaCore::pool_for(const Request& request) const noexcept {
+// The first thread that allocates has the whole: where it stays alone nothing is cut up.
+std::uint32_t ArenaCore::pool_of_thread() noexcept {
+    const std::uint32_t number = thread_number();
+    std::uint32_t first = first_thread_.load(std::memory_order_relaxed);
+    if (first == 0 && first_thread_.compare_exchange_strong(first, number)) return 0;
+    return first == number ? 0 : 1 + number % kThreadPools;
+}
+
+std::uint32_t ArenaCore::pool_for(const Request& request) noexcept {
     if (std::max(request.units, request.alignment) > chunk_units_ / kBlocksInChunkLeast) return 0;
-    return 1 + thread_number() % kThreadPools;
+    return pool_of_thread();
 }
 
 ArenaCore::Grant ArenaCore::take(std::uint64_t bytes, std::uint64_t alignment_bytes,
@@ -89,39 +103,38 @@ ArenaCore::Grant ArenaCore::take(std::uint64_t bytes, std::uint64_t alignment_by
     const std::uint32_t number = pool_for(request);
     Pool& pool = *pools_[number];
     Grant grant;
-    if (number != 0 && take_without_wait(pool, request, grant)) return grant;
     {
         const std::lock_guard lock(pool.lock);
-        if (has_credit_of_main(pool)) {
-            if (take_from(number, request, grant)) return grant;
-            if (leases_from_main(pool) && take_from(number, request, grant)) return grant;
-        }
+        take_in_some(pool);
+        if (take_from_own(number, request, grant)) return grant;
     }
-    if (take_from_others(number, request, grant)) return grant;
+    if (take_from_another(pool, request, grant)) return grant;
     const AllLocks locks(*this);
     return take_from_any(number, request, if_refused);
 }
 
-// From pool 0, unless it is locked or was shortly before. `own` is the pool that it is to be else.
-bool ArenaCore::take_without_wait(Pool& own, const Request& request, Grant& grant) noexcept {
-    if (const std::uint32_t turns = own.turns.load(std::memory_order_relaxed); turns != 0) {
-        own.turns.store(turns - 1, std::memory_order_relaxed);
-        return false;
-    }
-    const std::unique_lock lock(main().lock, std::try_to_lock);
-    if (!lock.owns_lock()) own.turns.store(kTurns, std::memory_order_relaxed);
-    return lock.owns_lock() && main().credit != 0 && take_from(0, request, grant);
+bool ArenaCore::take_from_own(std::uint32_t number, const Request& request, Grant& grant) noexcept {
+    Pool& pool = *pools_[number];
+    if (has_credit_of_main(pool) && take_from(number, request, grant)) return true;
+    take_in_all(pool);
+    if (!has_credit_of_main(pool)) return false;
+    if (take_from(number, request, grant)) return true;
+    return leases_from_main(pool) && take_from(number, request, grant);
 }
 
-// One lock at a time, and none that is waited for: a pool that is out of room is no rare thing where most of the arena
-// is taken, and all locks at once stop everybody.
-bool ArenaCore::take_from_others(std::uint32_t own, const Request& request, Grant& grant) noexcept {
+// One after the other, so that the rest of the threads go on.
+bool ArenaCore::take_from_another(Pool& own, const Request& request, Grant& grant) noexcept {
     const auto count = static_cast<std::uint32_t>(pools_.size());
-    for (std::uint32_t i = 1; i < count; ++i) {
-        const std::uint32_t number = (own + i) % count;
-        Pool& pool = *pools_[number];
-        const std::unique_lock lock(pool.lock, std::try_to_lock);
-        if (lock.owns_lock() && has_credit_of_main(pool) && take_from(number, request, grant)) return true;
+    const std::uint32_t donor = own.donor.load(std::memory_order_relaxed);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const std::uint32_t number = (donor + i) % count;
+        Pool& other = *pools_[number];
+        if (&other == &own) continue;
+        const std::lock_guard lock(other.lock);
+        take_in_all(other);
+        if (!has_credit_of_main(other) || !take_from(number, request, grant)) continue;
+        own.donor.store(number, std::memory_order_relaxed);
+        return true;
     }
     return false;
 }
@@ -148,9 +161,17 @@ bool ArenaCore::has_credit_of_main(Pool& pool) noexcept {
 
 bool ArenaCore::leases_from_main(Pool& pool) noexcept {
     if (&pool == &main()) return false;
+    if (pool.until_lease != 0) {
+        --pool.until_lease;
+        return false;
+    }
     const std::lock_guard lock(main().lock);
+    take_in_all(main());
     const Pieces::Taken chunk = main().pieces.take(chunk_units_, chunk_units_);
-    if (chunk.piece == Pieces::kNone) return false;
+    if (chunk.piece == Pieces::kNone) {
+        pool.until_lease = kTakesPerLease;
+        return false;
+    }
     leases_[chunk.begin / chunk_units_] = chunk.piece;
     pool.leased_units += chunk_units_;
     pool.pieces.add(chunk.begin, chunk_units_);
@@ -180,6 +201,7 @@ void ArenaCore::return_surplus_to_main(Pool& pool) noexcept {
 }
 
 void ArenaCore::gather() noexcept {
+    for (const auto& pool : pools_) take_in_all(*pool);
     for (const auto& pool : pools_) {
         if (pool == pools_.front()) continue;
         main().credit += std::exchange(pool->credit, 0);
@@ -209,22 +231,83 @@ ArenaCore::Grant ArenaCore::take_from_any(std::uint32_t first, const Request& re
     return grant;
 }
 
-void ArenaCore::give_back(std::uint32_t number, std::uint32_t piece, std::uint64_t asked_bytes) noexcept {
+// The pool of another thread is not locked: it is left to it to take the piece in. Unless it does not do so.
+bool ArenaCore::locks_to_give_back(std::uint32_t number) noexcept {
+    Pool& pool = *pools_[number];
+    if (chunk_units_ == 0 || pool.left.load(std::memory_order_relaxed) >> 32 >= kLeftMost) return pool.lock.try_lock();
+    if (number != pool_of_thread()) return false;
+    pool.lock.lock();
+    return true;
+}
+
+bool ArenaCore::leave_to(Pool& pool, std::uint32_t piece, std::uint64_t asked_bytes) noexcept {
+    std::uint64_t left = pool.left.load(std::memory_order_relaxed);
+    do {
+        if (left == kNothingIsLeft) return false;
+        pool.pieces.string(piece, static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(slack_of(asked_bytes)));
+    } while (!pool.left.compare_exchange_weak(left, ((left >> 32) + 1) << 32 | piece, std::memory_order_release,
+                                              std::memory_order_relaxed));
+    return true;
+}
+
+bool ArenaCore::give_back(std::uint32_t number, std::uint32_t piece, std::uint64_t asked_bytes) noexcept {
     if (forked()) {
         leave();
-        return;
+        return false;
     }
     Pool& pool = *pools_[number];
+    pool.pieces.expect(piece);
+    if (!locks_to_give_back(number)) {
+        if (leave_to(pool, piece, asked_bytes)) return true;  // and the core may be gone
+        pool.lock.lock();
+    }
     bool orphaned = false;
     {
-        const std::lock_guard lock(pool.lock);
-        pool.reserved_units -= pool.pieces.give_back(piece);
-        pool.asked_bytes -= asked_bytes;
-        ++pool.credit;
+        const std::lock_guard lock(pool.lock, std::adopt_lock);
+        free_piece(pool, piece, slack_of(asked_bytes));
         orphaned = pool.orphaned;
+        if (pool.left.load(std::memory_order_relaxed) >> 32 >= kLeftMost) take_in_all(pool);
         if (number != 0) return_surplus_to_main(pool);
     }
     if (orphaned) drop_owner();
+    return true;
+}
+
+void ArenaCore::free_piece(Pool& pool, std::uint32_t piece, std::uint64_t slack_bytes) noexcept {
+    const std::uint64_t units = pool.pieces.give_back(piece);
+    pool.reserved_units -= units;
+    pool.asked_bytes -= units * kUnitBytes - slack_bytes;
+    ++pool.credit;
+}
+
+void ArenaCore::take_in_string(Pool& pool, std::uint32_t most) noexcept {
+    for (; pool.string != Pieces::kNone && most != 0; --most) {
+        const std::uint32_t piece = std::exchange(pool.string, pool.pieces.next_on_string(pool.string));
+        pool.pieces.expect(pool.string);
+        free_piece(pool, piece, pool.pieces.note(piece));
+    }
+}
+
+// As much as keeps up with the others without a long wait for the caller.
+void ArenaCore::take_in_some(Pool& pool) noexcept {
+    if (pool.string != Pieces::kNone) {
+        take_in_string(pool, kTakenInAtOnce);
+    } else if (pool.until_look != 0) {
+        --pool.until_look;
+    } else {
+        pool.until_look = kTakesPerLook;
+        const std::uint64_t left = pool.left.load(std::memory_order_relaxed);
+        if (left != 0 && left != kNothingIsLeft)
+            pool.string = static_cast<std::uint32_t>(pool.left.exchange(0, std::memory_order_acquire));
+    }
+}
+
+void ArenaCore::take_in_all(Pool& pool) noexcept {
+    take_in_string(pool, ~std::uint32_t{0});
+    const std::uint64_t left = pool.left.load(std::memory_order_relaxed);
+    if (left == 0 || left == kNothingIsLeft) return;
+    pool.string = static_cast<std::uint32_t>(pool.left.exchange(0, std::memory_order_acquire));
+    take_in_string(pool, ~std::uint32_t{0});
 }
 
 // Until now the blocks were counted by the pools alone.
@@ -235,8 +318,13 @@ void ArenaCore::end_arena() noexcept {
     }
     {
         const AllLocks locks(*this);
+        for (const auto& pool : pools_) {
+            pool->orphaned = true;
+            take_in_string(*pool, ~std::uint32_t{0});
+            pool->string = static_cast<std::uint32_t>(pool->left.exchange(kNothingIsLeft, std::memory_order_acquire));
+            take_in_string(*pool, ~std::uint32_t{0});
+        }
         owners_ = figures().live_blocks + 1;  // this call too, until it has unlocked
-        for (const auto& pool : pools_) pool->orphaned = true;
     }
     drop_owner();
 }

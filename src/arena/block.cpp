@@ -9,7 +9,7 @@ namespace fabricmem {
 
 Block& Block::operator=(Block&& other) noexcept {
     if (this == &other) return *this;
-    if (core_ != nullptr) release();
+    if (core_ != nullptr) static_cast<void>(release());
     core_ = std::exchange(other.core_, nullptr);
     offset_ = std::exchange(other.offset_, 0);
     bytes_ = std::exchange(other.bytes_, 0);
@@ -18,9 +18,9 @@ Block& Block::operator=(Block&& other) noexcept {
     return *this;
 }
 
-void Block::release() noexcept {
+bool Block::release() noexcept {
     offset_ = 0;
-    std::exchange(core_, nullptr)->give_back(pool_, piece_, std::exchange(bytes_, 0));
+    return std::exchange(core_, nullptr)->give_back(pool_, piece_, std::exchange(bytes_, 0));
 }
 
 const detail::ArenaCore& Block::open_core() const {
@@ -37,9 +37,8 @@ const Access& Block::access() const { return open_core().buffer().access(); }
 std::shared_ptr<Driver> Block::driver() const noexcept { return core_ == nullptr ? nullptr : core_->buffer().driver(); }
 
 void Block::free() {
-    const bool forked = open_core().forked();
-    release();
-    if (forked) detail::refuse_forked_arena();
+    static_cast<void>(open_core());
+    if (!release()) detail::refuse_forked_arena();
 }
 
 }  // namespace fabricmem

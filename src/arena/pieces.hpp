@@ -52,6 +52,17 @@ public:
     /// Frees a piece that was taken. Returns its units.
     std::uint64_t give_back(std::uint32_t piece) noexcept;
     [[nodiscard]] std::uint64_t largest_free() const noexcept;
+
+    // A piece that is used is in no list, so its owner may string it on one, and note a number in it, while other
+    // threads work with the pieces.
+    void string(std::uint32_t piece, std::uint32_t next, std::uint32_t note) noexcept {
+        pieces_[piece].next = next;
+        pieces_[piece].previous = note;
+    }
+    [[nodiscard]] std::uint32_t next_on_string(std::uint32_t piece) const noexcept { return pieces_[piece].next; }
+    [[nodiscard]] std::uint32_t note(std::uint32_t piece) const noexcept { return pieces_[piece].previous; }
+    /// Has the cache fetch it, for a write.
+    void expect(std::uint32_t piece) const noexcept { __builtin_prefetch(&pieces_[piece], 1); }
     /// Whether there is a free piece of so many units, a power of two; where no range has more.
     [[nodiscard]] bool largest_is(std::uint64_t units) const noexcept { return heads_[class_of(units)] != kNone; }
 
