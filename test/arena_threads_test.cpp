@@ -118,6 +118,28 @@ TEST_CASE("Threads that allocate, pass on and free at once never share a byte", 
     }
 }
 
+TEST_CASE("What another thread freed is free at once, and never counts as live", "[arena][threads]") {
+    bool torn_down = false;
+    std::optional<Arena> arena(std::in_place, make_emulated_driver(), 64 * kMiB,
+                               FabricBufferOptions{.before_tear_down = [&](const BufferInfo&) { torn_down = true; }},
+                               ArenaOptions{.max_blocks = 100});
+    std::vector<Block> blocks(100);
+    for (Block& block : blocks) block = arena->allocate(1000);
+    std::jthread([&] { blocks.clear(); }).join();
+    SECTION("for a block that needs all of it") { CHECK(arena->allocate(64 * kMiB).offset() == 0); }
+    SECTION("for as many blocks again") {
+        for (int i = 0; i < 100; ++i) blocks.push_back(arena->allocate(1000));
+        blocks.clear();
+    }
+    SECTION("in figures") {
+        CHECK(arena->statistics().live_blocks == 0);
+        CHECK(arena->statistics().asked_bytes == 0);
+    }
+    SECTION("for close()") { CHECK(arena->close() == CloseResult::released); }
+    arena.reset();
+    CHECK(torn_down);
+}
+
 TEST_CASE("All threads together get max_blocks blocks, and not one more", "[arena][threads]") {
     constexpr std::uint32_t kMost = 1000;
     Arena arena(make_emulated_driver(), 64 * kMiB, {}, {.max_blocks = kMost});
