@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fabricmem-bench: what the library costs beside the driver calls that it makes.
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <exception>
@@ -24,6 +26,22 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{300};  // of each wait for the other process: a case of many rounds takes long
 
+/// Cases of two processes, in the order in which both come to them.
+struct SharedCase {
+    const char* name;
+    void (*bench)(const std::shared_ptr<fabricmem::Driver>&, const Options&, pingpong::Control&, const Take&);
+    void (*serve)(const std::shared_ptr<fabricmem::Driver>&, const Options&, pingpong::Control&);
+};
+constexpr std::array kSharedCases{
+    SharedCase{"import", bench_import, serve_import}, SharedCase{"peers", bench_peers, serve_peers},
+    SharedCase{"flags", bench_flags, serve_flags}, SharedCase{"bandwidth", bench_bandwidth, serve_bandwidth},
+    SharedCase{"pingpong", bench_pingpong, serve_pingpong}};
+
+bool wants_peer(const Options& options) {
+    return std::any_of(kSharedCases.begin(), kSharedCases.end(),
+                       [&](const SharedCase& one) { return options.wants(one.name); });
+}
+
 /// Null where no context is wanted.
 std::unique_ptr<const pingpong::CurrentContext> hold_context(const std::shared_ptr<fabricmem::Driver>& driver,
                                                              const Options& options) {
@@ -39,8 +57,9 @@ int serve(const Options& options) {
         const auto driver = examples::choose_driver(options.driver, fabricmem::Location::device(options.device)).driver;
         const auto context = hold_context(driver, options);
         if (!options.cpus.empty()) pin_to(cpus_of(options.cpus));
-        if (options.wants("import")) serve_import(driver, options, control);
-        if (options.wants("pingpong")) serve_pingpong(driver, options, control);
+        for (const SharedCase& one : kSharedCases) {
+            if (options.wants(one.name)) one.serve(driver, options, control);
+        }
         return 0;
     } catch (const std::exception& error) {
         if (!control.say_failure(error.what())) throw;
@@ -66,8 +85,9 @@ void run_with_peer(const std::shared_ptr<fabricmem::Driver>& driver, const Optio
     examples::PeerProcess peer(serving_arguments(options, setting, listener.endpoint().port));
     pingpong::Control control(listener.accept(examples::Deadline(kTimeout), peer.ended_fd()), kTimeout);
     try {
-        if (options.wants("import")) bench_import(driver, options, control, take);
-        if (options.wants("pingpong")) bench_pingpong(driver, options, control, take);
+        for (const SharedCase& one : kSharedCases) {
+            if (options.wants(one.name)) one.bench(driver, options, control, take);
+        }
     } catch (const std::exception& error) {
         control.say_failure(error.what());
         throw;
@@ -79,7 +99,9 @@ void run(const Options& options) {
     const examples::ChosenDriver chosen =
         examples::choose_driver(options.driver, fabricmem::Location::device(options.device));
     const auto context = hold_context(chosen.driver, options);
-    const std::optional<Cpus> cpus = cpus_near(*chosen.driver, options.device);
+    const CpuList all_cpus = allowed_cpus();
+    std::optional<Cpus> cpus;
+    if (options.pin == Pin::yes) cpus = cpus_near(*chosen.driver, options.device);
     if (cpus) pin_to(cpus->first);  // not before: the driver's own threads stay free
     const Setting setting = setting_of(*chosen.driver, options.device, cpus, chosen.refused);
     const bool table = !options.json || !options.json_file.empty();
@@ -92,8 +114,11 @@ void run(const Options& options) {
     };
     if (options.wants("blob")) bench_blob(chosen.driver, options, take);
     if (options.wants("lifecycle")) bench_lifecycle(chosen.driver, options, take);
+    if (options.wants("allocate")) bench_allocate(chosen.driver, options, take);
+    if (options.wants("arena")) bench_arena(chosen.driver, options, take);
+    if (options.wants("cache")) bench_cache(chosen.driver, options, all_cpus, take);
     if (options.wants("import")) bench_own_import(chosen.driver, options, take);
-    if (options.wants("import") || options.wants("pingpong")) run_with_peer(chosen.driver, options, setting, take);
+    if (wants_peer(options)) run_with_peer(chosen.driver, options, setting, take);
     if (options.json) print_json(setting, options, comparisons);
 }
 

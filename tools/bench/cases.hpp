@@ -9,6 +9,7 @@
 
 #include "measure.hpp"
 #include "options.hpp"
+#include "pin.hpp"
 #include "pingpong_wire.hpp"
 
 namespace bench {
@@ -18,6 +19,11 @@ using Take = std::function<void(const Comparison&)>;
 
 void bench_blob(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
 void bench_lifecycle(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
+void bench_allocate(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
+void bench_arena(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
+/// `cpus`: what its threads may use.
+void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const CpuList& cpus,
+                 const Take& take);
 /// Of memory that this process exports itself.
 void bench_own_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
 
@@ -25,6 +31,20 @@ void bench_own_import(const std::shared_ptr<fabricmem::Driver>& driver, const Op
 void bench_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control,
                   const Take& take);
 void serve_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control);
+
+/// As many peers' memory at once.
+void bench_peers(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control,
+                 const Take& take);
+void serve_peers(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control);
+
+void bench_flags(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control,
+                 const Take& take);
+void serve_flags(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, pingpong::Control& control);
+
+void bench_bandwidth(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options,
+                     pingpong::Control& control, const Take& take);
+void serve_bandwidth(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options,
+                     pingpong::Control& control);
 
 void bench_pingpong(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options,
                     pingpong::Control& control, const Take& take);

@@ -2,7 +2,6 @@
 // Making and importing 2 MiB, by the library and by the bare calls; and the blob's wire form.
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -32,12 +31,6 @@ FabricBuffer make_buffer(const std::shared_ptr<fabricmem::Driver>& driver, const
     return {driver, kBytes, wanted};
 }
 
-RawHandle handle_of(const HandleBlob& blob) {
-    RawHandle handle{};
-    std::memcpy(handle.data(), blob.handle.data(), handle.size());
-    return handle;
-}
-
 std::string name_of(std::string_view what, Place place) {
     return std::string(what) + "/" + std::string(to_string(place));
 }
@@ -60,7 +53,7 @@ void measure_import(const std::shared_ptr<TimingDriver>& driver, const Options& 
     Comparison comparison{.name = std::move(name), .what = std::move(what)};
     RawPlan plan = plan_like(like);
     plan.bytes = blob.mapped_bytes;
-    const RawHandle handle = handle_of(blob);
+    const RawHandle handle = raw_handle_of(blob);
     const auto raw = [&] { const RawMemory memory(*driver, plan, handle); };
     measure_in_turns(
         amount_of(options), *driver, comparison, [&] { const ImportedFabricBuffer imported(driver, blob); }, raw);

@@ -47,4 +47,29 @@ void add_run(Comparison& comparison, const RunOf& library, const RunOf& raw) {
     add_median(own.difference, less(library.own_us, raw.own_us));
 }
 
+void measure_ways(const Amount& amount, Comparison& comparison, std::span<const Way> ways, Second second) {
+    constexpr std::uint32_t kMostWarmup = 20;
+    const std::uint32_t warmup = std::min(kMostWarmup, 1 + amount.rounds / 10);
+    const std::size_t first_beside = second == Second::raw ? 2 : 1;
+    for (std::size_t i = first_beside; i < ways.size(); ++i) comparison.beside.emplace_back(ways[i].name, Series{});
+    for (std::uint32_t run = 0; run < amount.runs; ++run) {
+        std::vector<std::vector<double>> took(ways.size());
+        for (std::uint32_t round = 0; round < warmup + amount.rounds; ++round) {
+            for (std::size_t i = 0; i < ways.size(); ++i) {
+                const std::size_t who = (round + i) % ways.size();
+                const double us = ways[who].time_us();
+                if (round >= warmup) took[who].push_back(us);
+            }
+        }
+        if (second == Second::raw) {
+            add_median(made(comparison.difference), less(took[0], took[1]));
+            add_median(made(comparison.raw), took[1]);
+        }
+        add_median(comparison.library, took[0]);
+        for (std::size_t i = first_beside; i < ways.size(); ++i) {
+            add_median(comparison.beside[i - first_beside].second, std::move(took[i]));
+        }
+    }
+}
+
 }  // namespace bench

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +33,18 @@ struct OwnTime {
     Series difference{};  ///< library less raw, round by round
 };
 
+/// What is asked of a figure. Said, never asserted.
+struct Goal {
+    enum class Sense : std::uint8_t { at_most, at_least };
+
+    std::string what;  ///< "allocate + free of 2 MiB by ncclMemAlloc's"
+    double measured = 0;
+    Sense sense = Sense::at_most;
+    double limit = 0;
+
+    [[nodiscard]] bool met() const noexcept { return sense == Sense::at_most ? measured <= limit : measured >= limit; }
+};
+
 /// One line of the result.
 struct Comparison {
     std::string name;
@@ -43,6 +57,13 @@ struct Comparison {
     std::optional<OwnTime> own{};
     /// Others that were measured in turns with these two, by what they are.
     std::vector<std::pair<std::string, Series>> beside{};
+    /// Why there is nothing of the library's; else empty.
+    std::string skipped{};
+    /// What could not be measured beside it, and why.
+    std::vector<std::pair<std::string, std::string>> skipped_beside{};
+    /// Numbers that are no times, by what they are with their unit.
+    std::vector<std::pair<std::string, double>> figures{};
+    std::vector<Goal> goals{};
 };
 
 /// How much of what is measured: `runs` runs of `rounds` rounds.
@@ -113,5 +134,24 @@ void measure_in_turns(const Amount& amount, const TimingDriver& driver, Comparis
         add_run(comparison, by_library, by_raw);
     }
 }
+
+/// One way to do a thing. `time_us` does it once and says how long that took, without what it does around it.
+struct Way {
+    std::string name;
+    std::function<double()> time_us;
+};
+
+/// A way of which all is timed.
+template <class Call>
+[[nodiscard]] Way timed_way(std::string name, Call call) {
+    return {std::move(name), [call = std::move(call)]() mutable { return time_us(call); }};
+}
+
+/// What the second of some ways is.
+enum class Second : std::uint8_t { raw, beside };
+
+/// For any number of ways: each round does all of them, and each is as often the first as the others. The first one is
+/// the library's; a second one that is raw is compared with it round by round. The rest is beside them.
+void measure_ways(const Amount& amount, Comparison& comparison, std::span<const Way> ways, Second second);
 
 }  // namespace bench

@@ -15,10 +15,15 @@ namespace bench {
 /// makes set-access and unmap 30 times slower (docs/hardware.md), which no program that computes meets.
 enum class Context : std::uint8_t { held, none };
 
+/// Whether the processes stay on CPUs of their own.
+enum class Pin : std::uint8_t { yes, no };
+
 struct Options {
     examples::DriverChoice driver = examples::DriverChoice::automatic;
     int device = 0;
     Context context = Context::held;
+    Pin pin = Pin::yes;
+    std::string nccl{};  ///< libnccl.so.2; empty: where the loader finds it
     std::string only{};  ///< empty: all
     std::uint32_t rounds = 1000;
     std::uint32_t runs = 5;

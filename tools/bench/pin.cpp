@@ -26,17 +26,6 @@ CpuList cpus_in(const std::string& path) {
     return cpus_of(text);
 }
 
-CpuList allowed_cpus() {
-    CpuList cpus;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (::sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(static_cast<std::size_t>(cpu), &set)) cpus.push_back(cpu);
-    }
-    return cpus;
-}
-
 bool is_in(const CpuList& cpus, int cpu) { return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end(); }
 
 /// Core after core.
@@ -54,6 +43,28 @@ CpuList by_core(const CpuList& cpus) {
 }
 
 }  // namespace
+
+CpuList allowed_cpus() {
+    CpuList cpus;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (::sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(static_cast<std::size_t>(cpu), &set)) cpus.push_back(cpu);
+    }
+    return cpus;
+}
+
+std::size_t count_cores(const CpuList& cpus) {
+    CpuList firsts;
+    for (const int cpu : cpus) {
+        const CpuList siblings =
+            cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+        const int first = siblings.empty() ? cpu : siblings.front();
+        if (!is_in(firsts, first)) firsts.push_back(first);
+    }
+    return firsts.size();
+}
 
 std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device) {
     int node = 0;

@@ -2,6 +2,7 @@
 // Which CPUs the two processes stay on: moves between CPUs, and between NUMA nodes, are noise.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,12 @@ struct Cpus {
 /// makes more when it copies: on the CPU of the one that spins they cost it 20 us a round trip at times (H100,
 /// 580.159.04). nullopt: there are no two.
 [[nodiscard]] std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device);
+
+/// That the calling thread may use.
+[[nodiscard]] CpuList allowed_cpus();
+
+/// How many cores they are: threads of one core count once. Each CPU counts where the system does not say.
+[[nodiscard]] std::size_t count_cores(const CpuList& cpus);
 
 /// As the kernel writes it: "0-3,8".
 [[nodiscard]] std::string to_text(const CpuList& cpus);

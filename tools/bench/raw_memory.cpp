@@ -3,6 +3,7 @@
 #include "raw_memory.hpp"
 
 #include <cstdint>
+#include <cstring>
 
 #include "pingpong_gpu.hpp"
 
@@ -35,6 +36,12 @@ RawPlan plan_like(const fabricmem::FabricBuffer& buffer) {
     }
     if (buffer.access().host) plan.access.push_back(access_of(CU_MEM_LOCATION_TYPE_HOST, 0));
     return plan;
+}
+
+RawHandle raw_handle_of(const fabricmem::HandleBlob& blob) {
+    RawHandle handle{};
+    std::memcpy(handle.data(), blob.handle.data(), handle.size());
+    return handle;
 }
 
 RawMemory::RawMemory(fabricmem::Driver& driver, const RawPlan& plan) : driver_(driver), bytes_(plan.bytes) {

@@ -22,6 +22,8 @@ struct RawPlan {
 
 [[nodiscard]] RawPlan plan_like(const fabricmem::FabricBuffer& buffer);
 
+[[nodiscard]] RawHandle raw_handle_of(const fabricmem::HandleBlob& blob);
+
 class RawMemory {
 public:
     /// Makes and exports it.

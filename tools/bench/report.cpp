@@ -71,8 +71,23 @@ Json to_json(const Series& series) {
             {"run_medians_us", series.run_medians_us}};
 }
 
+std::string_view sign_of(Goal::Sense sense) { return sense == Goal::Sense::at_most ? "at most" : "at least"; }
+
+Json to_json(const Goal& goal) {
+    return {{"what", goal.what},
+            {"measured", goal.measured},
+            {"sense", sign_of(goal.sense)},
+            {"limit", goal.limit},
+            {"met", goal.met()}};
+}
+
 Json to_json(const Comparison& comparison) {
-    Json json{{"name", comparison.name}, {"what", comparison.what}, {"library", to_json(comparison.library)}};
+    Json json{{"name", comparison.name}, {"what", comparison.what}};
+    if (!comparison.skipped.empty()) {
+        json["skipped"] = comparison.skipped;
+        return json;
+    }
+    json["library"] = to_json(comparison.library);
     if (comparison.raw) {
         json["raw"] = to_json(*comparison.raw);
         if (comparison.difference) json["difference"] = to_json(*comparison.difference);
@@ -84,6 +99,9 @@ Json to_json(const Comparison& comparison) {
                           {"difference", to_json(comparison.own->difference)}};
     }
     for (const auto& [name, series] : comparison.beside) json["beside"][name] = to_json(series);
+    for (const auto& [name, why] : comparison.skipped_beside) json["skipped_beside"][name] = why;
+    for (const auto& [name, figure] : comparison.figures) json["figures"][name] = figure;
+    for (const Goal& goal : comparison.goals) json["goals"].push_back(to_json(goal));
     return json;
 }
 
@@ -114,20 +132,26 @@ void print_setting(const Setting& setting, const Options& options) {
     examples::print(stdout,
                     "microseconds: median of the medians of {} runs of {} rounds (least..most of the runs' medians)\n",
                     options.runs, options.rounds);
-    examples::print(stdout, "difference: of each round A B B A of library and raw; of the ping-pong, of the medians\n");
+    examples::print(stdout, "difference: of each round of library and raw; of the ping-pong, of the medians\n");
     examples::print(stdout,
                     "own: the same, of the time outside the driver's calls; null: raw in the library's place\n");
     if (setting.cpus) {
         examples::print(stdout, "this process stays on CPUs {}, the other one on CPUs {}\n",
                         to_text(setting.cpus->first), to_text(setting.cpus->second));
     } else {
-        examples::print(stdout, "the processes stay on no CPU: there are no two to choose from\n");
+        examples::print(stdout, "the processes stay on no CPU: {}\n",
+                        options.pin == Pin::no ? "--pin no" : "there are no two to choose from");
     }
     examples::print(stdout, kTableRow, "", "library", "raw", "difference", "own", "ratio");
     std::fflush(stdout);
 }
 
 void print_row(const Comparison& comparison) {
+    if (!comparison.skipped.empty()) {
+        examples::print(stdout, "{:<31} skipped: {}\n", comparison.name, comparison.skipped);
+        std::fflush(stdout);
+        return;
+    }
     std::array<std::string, 4> cells{};
     if (comparison.raw) {
         cells[0] = spread_text(*comparison.raw);
@@ -138,7 +162,16 @@ void print_row(const Comparison& comparison) {
     examples::print(stdout, kTableRow, comparison.name, spread_text(comparison.library), cells[0], cells[1], cells[2],
                     cells[3]);
     for (const auto& [name, series] : comparison.beside) {
-        examples::print(stdout, kTableRow, "  " + name, "", spread_text(series), "", "", "");
+        examples::print(stdout, kTableRow, "  " + name, "", spread_text(series), "", "",
+                        examples::formatted("{:.3f}", comparison.library.median() / series.median()));
+    }
+    for (const auto& [name, why] : comparison.skipped_beside) {
+        examples::print(stdout, "  {}: skipped: {}\n", name, why);
+    }
+    for (const auto& [name, figure] : comparison.figures) examples::print(stdout, "  {}: {:.4g}\n", name, figure);
+    for (const Goal& goal : comparison.goals) {
+        examples::print(stdout, "  goal: {} {} {:.4g}: {:.4g}, {}\n", goal.what, sign_of(goal.sense), goal.limit,
+                        goal.measured, goal.met() ? "met" : "missed");
     }
     std::fflush(stdout);
 }
