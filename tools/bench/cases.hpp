@@ -21,8 +21,8 @@ void bench_blob(const std::shared_ptr<fabricmem::Driver>& driver, const Options&
 void bench_lifecycle(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
 void bench_allocate(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
 void bench_arena(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);
-/// `cpus`: what its threads may use.
-void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const CpuList& cpus,
+/// `all_cpus`: what its threads may use.
+void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const CpuList& all_cpus,
                  const Take& take);
 /// Of memory that this process exports itself.
 void bench_own_import(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const Take& take);

@@ -123,6 +123,7 @@ struct Span {
 };
 
 /// Microseconds between two hits, of all threads together, from the start of the first to the end of the last.
+/// Each thread stays on a CPU of its own where there are so many, else on any.
 double time_threads(CacheSite& site, const CpuList& cpus, std::size_t count, std::size_t each, Entries entries) {
     std::barrier<> all(static_cast<std::ptrdiff_t>(count));
     std::vector<Span> spans(count);
@@ -131,7 +132,7 @@ double time_threads(CacheSite& site, const CpuList& cpus, std::size_t count, std
         threads.reserve(count);
         for (std::size_t t = 0; t < count; ++t) {
             threads.emplace_back([&, t] {
-                if (!cpus.empty()) pin_to(cpus);  // all of them, not those of the thread that made this one
+                if (!cpus.empty()) pin_to(count <= cpus.size() ? CpuList{cpus[t]} : cpus);
                 const fabricmem::HandleBlob& blob = site.blobs[entries == Entries::same ? 0 : t];
                 all.arrive_and_wait();
                 const examples::Clock::time_point start = examples::Clock::now();
@@ -177,8 +178,9 @@ void add_thread_goals(Comparison& comparison, const Comparison& one_thread, cons
 
 }  // namespace
 
-void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const CpuList& cpus,
+void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options, const CpuList& all_cpus,
                  const Take& take) {
+    const CpuList cpus = options.pin == Pin::yes ? cores_first(all_cpus) : CpuList();
     take(measure_translate(driver, options));
     CacheSite site(driver, options, kLiveEntries);
     take(measure_hits(site, options));
@@ -186,7 +188,7 @@ void bench_cache(const std::shared_ptr<fabricmem::Driver>& driver, const Options
     for (const std::size_t count : kThreadCounts) {
         Comparison comparison = measure_threads(site, options, cpus, count);
         if (count == kThreadCounts.front()) one_thread = comparison;
-        if (count == kThreadCounts.back()) add_thread_goals(comparison, one_thread, cpus);
+        if (count == kThreadCounts.back()) add_thread_goals(comparison, one_thread, all_cpus);
         take(comparison);
     }
 }

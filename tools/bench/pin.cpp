@@ -42,6 +42,14 @@ CpuList by_core(const CpuList& cpus) {
     return ordered;
 }
 
+/// Among those that are given, which are in order.
+bool is_first_of_core(int cpu, const CpuList& cpus) {
+    const CpuList siblings =
+        cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+    return std::none_of(siblings.begin(), siblings.end(),
+                        [&](int sibling) { return sibling < cpu && is_in(cpus, sibling); });
+}
+
 }  // namespace
 
 CpuList allowed_cpus() {
@@ -56,14 +64,14 @@ CpuList allowed_cpus() {
 }
 
 std::size_t count_cores(const CpuList& cpus) {
-    CpuList firsts;
-    for (const int cpu : cpus) {
-        const CpuList siblings =
-            cpus_in(examples::formatted("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
-        const int first = siblings.empty() ? cpu : siblings.front();
-        if (!is_in(firsts, first)) firsts.push_back(first);
-    }
-    return firsts.size();
+    return static_cast<std::size_t>(
+        std::count_if(cpus.begin(), cpus.end(), [&](int cpu) { return is_first_of_core(cpu, cpus); }));
+}
+
+CpuList cores_first(const CpuList& cpus) {
+    CpuList ordered = cpus;
+    std::stable_partition(ordered.begin(), ordered.end(), [&](int cpu) { return is_first_of_core(cpu, cpus); });
+    return ordered;
 }
 
 std::optional<Cpus> cpus_near(fabricmem::Driver& driver, int device) {

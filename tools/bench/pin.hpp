@@ -30,6 +30,9 @@ struct Cpus {
 /// How many cores they are: threads of one core count once. Each CPU counts where the system does not say.
 [[nodiscard]] std::size_t count_cores(const CpuList& cpus);
 
+/// The same CPUs, one of each core first: so many threads as there are cores get one each.
+[[nodiscard]] CpuList cores_first(const CpuList& cpus);
+
 /// As the kernel writes it: "0-3,8".
 [[nodiscard]] std::string to_text(const CpuList& cpus);
 /// The other way round. Stops at what is no number.
