@@ -23,6 +23,7 @@
 
 #include <fabricmem/error.hpp>
 #include <fabricmem/forwarding_driver.hpp>
+#include <fabricmem/platform.hpp>
 
 #include "support/fake_libcuda.hpp"
 #include "support/test.hpp"
@@ -67,10 +68,27 @@ FakeLibcuda& fresh_fake() {
     return *get();
 }
 
+/// A machine of which this much is known, whatever this one is like.
+class Machine : public Platform {
+public:
+    [[nodiscard]] std::optional<NvmlFacts> nvml() const override { return facts; }
+    [[nodiscard]] std::optional<KernelModule> kernel_module() const override { return module; }
+
+    std::optional<NvmlFacts> facts;
+    std::optional<KernelModule> module;
+};
+
+std::shared_ptr<Machine> machine_with_gpus(std::size_t count) {
+    auto machine = std::make_shared<Machine>();
+    machine->facts = NvmlFacts{.driver_version = "580.159.04", .devices = std::vector<NvmlDevice>(count)};
+    machine->module = KernelModule{.version = "580.159.04"};
+    return machine;
+}
+
 /// The error of make_cuda_driver, which must not succeed.
-Error error_of(std::string_view library) {
+Error error_of(std::string_view library, std::shared_ptr<const Platform> machine = std::make_shared<Machine>()) {
     try {
-        (void)make_cuda_driver({.library = std::string(library)});
+        (void)make_cuda_driver({.library = std::string(library), .platform = std::move(machine)});
     } catch (const Error& error) {
         return error;
     }
@@ -166,6 +184,7 @@ TEST_CASE("Where there is no libcuda the error says what the loader says, and th
     const Error error = error_of("libno-such-cuda.so.7");
     CHECK(error.kind() == ErrorKind::unsupported);
     CHECK(error.code() == 0);
+    CHECK(error.details().check == "FM-DRIVER-001");
     CHECK(has(error.what(), "dlopen (libno-such-cuda.so.7) failed"));
     CHECK(has(error.details().cause, "cannot open shared object file"));
     CHECK(has(error.details().cure, "--gpus"));
@@ -201,6 +220,7 @@ TEST_CASE("A driver of before CUDA 12.0 is too old, and the error says its versi
     CHECK(error.kind() == ErrorKind::unsupported);
     CHECK(has(error.what(), "too old"));
     CHECK(has(error.what(), "CUDA 11.8"));
+    CHECK(error.details().check == "FM-DRIVER-002");
     CHECK(has(error.details().cure, "install a driver of CUDA 12.0 or later"));
 }
 
@@ -214,6 +234,7 @@ TEST_CASE("All functions that a driver lacks are named, and its version", "[driv
     CHECK(error.kind() == ErrorKind::unsupported);
     CHECK(has(error.what(), "lacks cuMemRetainAllocationHandle, cuStreamWriteValue32, cuGraphDestroy"));
     CHECK(has(error.what(), "CUDA 12.5"));
+    CHECK(error.details().check == "FM-DRIVER-002");
     CHECK(has(error.details().cure, "install a driver of CUDA 12.0 or later"));
     CHECK(fake.calls == 0);  // nothing is called before everything is there
 }
@@ -231,12 +252,28 @@ TEST_CASE("No device: the error tells hidden GPUs from none", "[driver]") {
             CHECK(has(error.details().cure, "CUDA_VISIBLE_DEVICES"));
         }
     }
+    SECTION("hidden, and NVML counts them") {
+        const VisibleDevices visible("-1");
+        const Error error = error_of(kFake, machine_with_gpus(8));
+        CHECK(error.details().check == "FM-DRIVER-004");
+        CHECK(has(error.details().cause, "CUDA_VISIBLE_DEVICES=\"-1\" hides all 8 GPUs"));
+    }
     SECTION("none") {
         const VisibleDevices visible(nullptr);
-        const Error error = error_of(kFake);
+        for (const auto& machine : {std::make_shared<Machine>(), machine_with_gpus(0)}) {
+            const Error error = error_of(kFake, machine);
+            CHECK(error.kind() == ErrorKind::unsupported);
+            CHECK(error.details().check == "FM-DRIVER-003");
+            CHECK(has(error.details().cause, "no NVIDIA GPU"));
+            CHECK(!has(error.what(), "CUDA_VISIBLE_DEVICES"));
+        }
+    }
+    SECTION("there, and not openable") {
+        const VisibleDevices visible(nullptr);
+        const Error error = error_of(kFake, machine_with_gpus(1));
         CHECK(error.kind() == ErrorKind::unsupported);
-        CHECK(has(error.details().cause, "no NVIDIA GPU"));
-        CHECK(!has(error.what(), "CUDA_VISIBLE_DEVICES"));
+        CHECK(error.details().check == "FM-DRIVER-006");
+        CHECK(has(error.details().cause, "NVML sees 1 GPUs and CUDA none"));
     }
 }
 
@@ -264,6 +301,8 @@ TEST_CASE("A failed cuInit names its cause and the cure", "[driver]") {
         CHECK(has(error.details().cause, row.cause));
         CHECK(has(error.details().cure, row.cure));
     }
+    fresh_fake().control.init_result = 803;
+    CHECK(has(error_of(kFake, machine_with_gpus(1)).details().cause, "the module's is 580.159.04"));
     fresh_fake().control.init_result = 2;
     CHECK(error_of(kFake).kind() == ErrorKind::driver);
     CHECK(error_of(kFake).details().cause.empty());

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a failed cuInit comes of, told by what NVML and /proc show.
+#include <chrono>
 #include <cstdlib>
+#include <future>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <fabricmem/checks.hpp>
 #include <fabricmem/platform.hpp>
@@ -15,6 +19,8 @@ using namespace fabricmem;
 using namespace fabricmem::test;
 
 namespace {
+
+constexpr std::chrono::minutes kNever{10};
 
 class Machine : public Platform {
 public:
@@ -77,9 +83,9 @@ TEST_CASE("What cuInit's failure comes of is told by NVML and by what hides GPUs
          }) {
         CAPTURE(row.code, row.check, row.cause);
         const Visible visible(row.visible);
-        Machine machine;
-        machine.facts = row.nvml;
-        const ErrorDetails details = detail::explain_init(row.code, machine);
+        const auto machine = std::make_shared<Machine>();
+        machine->facts = row.nvml;
+        const ErrorDetails details = detail::explain_init(row.code, machine, kNever);
         CHECK(to_string(details.kind) == to_string(row.kind));
         CHECK(details.check == row.check);
         CHECK(find_check(details.check) != nullptr);
@@ -89,14 +95,43 @@ TEST_CASE("What cuInit's failure comes of is told by NVML and by what hides GPUs
 }
 
 TEST_CASE("Two versions that differ are told with the kernel module's", "[driver]") {
-    Machine machine;
-    machine.module = KernelModule{.version = "580.159.04"};
+    const auto machine = std::make_shared<Machine>();
+    machine->module = KernelModule{.version = "580.159.04"};
     CHECK(contains(detail::explain_init(803, machine).cause, "the module's is 580.159.04"));
 }
 
 TEST_CASE("A code of cuInit's that no cause is known of has none", "[driver]") {
-    const ErrorDetails details = detail::explain_init(1, Machine());
+    const ErrorDetails details = detail::explain_init(1, std::make_shared<Machine>());
     CHECK(details.kind == ErrorKind::driver);
     CHECK(details.check.empty());
     CHECK(details.cause.empty());
+}
+
+TEST_CASE("An NVML that hangs where cuInit has failed is given up at its time, and the cause says so", "[driver]") {
+    class Hangs : public Machine {
+    public:
+        [[nodiscard]] std::optional<NvmlFacts> nvml() const override {
+            answer.wait();
+            ended.set_value();
+            return two_gpus();
+        }
+        std::shared_future<void> answer;
+        mutable std::promise<void> ended;
+    };
+    const Visible visible(nullptr);
+    for (const auto& [code, check] : {std::pair(100, "FM-DRIVER-003"), {802, "FM-FABRIC-004"}}) {
+        CAPTURE(code);
+        std::promise<void> answer;
+        auto machine = std::make_shared<Hangs>();
+        machine->answer = answer.get_future();
+        auto ended = machine->ended.get_future();
+        const ErrorDetails details = detail::explain_init(code, machine, std::chrono::milliseconds(1));
+        CHECK(details.check == check);
+        CHECK(contains(details.cause, "NVML, which may tell more, did not answer within 1 ms"));
+        const std::weak_ptr<Machine> left = machine;
+        machine.reset();
+        CHECK_FALSE(left.expired());  // the call that hangs is still in it
+        answer.set_value();
+        ended.wait();
+    }
 }

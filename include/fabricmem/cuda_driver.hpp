@@ -27,7 +27,8 @@ struct CudaDriverOptions {
 /// function (named), where there is no device, and in a process forked from one that had called cuInit; Error{system}
 /// where the machine has to be mended first (CUDA_ERROR_SYSTEM_NOT_READY, SYSTEM_DRIVER_MISMATCH,
 /// COMPAT_NOT_SUPPORTED_ON_DEVICE); Error{driver} where cuInit fails otherwise. The text names the likely cause and the
-/// cure. It may be called again after a failure; a library that was loaded by then stays.
+/// cure. It may be called again after a failure; a library that was loaded by then stays. No limit holds for cuInit
+/// itself; NVML, which is asked why it failed, has 10 s.
 ///
 /// After fork() the child's calls return CUDA_ERROR_NOT_INITIALIZED, as the driver does not survive a fork
 /// (docs/driver-notes.md): exec the child instead.

@@ -119,7 +119,7 @@ public:
 
     /// Throws Error{unsupported} naming all that it lacks.
     [[nodiscard]] Calls resolve() const;
-    [[nodiscard]] Error error_of_init(CUresult code, const Platform& platform) const;
+    [[nodiscard]] Error error_of_init(CUresult code, const std::shared_ptr<const Platform>& platform) const;
 
 private:
     using GetProcAddress = CUresult (*)(const char* symbol, void** function, int version, cuuint64_t flags,
@@ -235,7 +235,7 @@ Error Library::stub_error() const {
                   .check = "FM-DRIVER-001"});
 }
 
-Error Library::error_of_init(CUresult code, const Platform& platform) const {
+Error Library::error_of_init(CUresult code, const std::shared_ptr<const Platform>& platform) const {
     if (code == CUDA_ERROR_STUB_LIBRARY) return stub_error();
     ErrorDetails details = detail::explain_init(code, platform);
     details.code = code;
@@ -446,10 +446,10 @@ private:
 
 std::shared_ptr<Driver> make_cuda_driver(const CudaDriverOptions& options) {
     const Library library(options.library);
-    auto driver = std::make_shared<CudaDriver>(library.resolve(),
-                                               options.platform == nullptr ? make_system_platform() : options.platform);
-    if (const CUresult result = driver->init(0); result != CUDA_SUCCESS)
-        throw library.error_of_init(result, driver->platform());
+    const std::shared_ptr<const Platform> platform =
+        options.platform == nullptr ? make_system_platform() : options.platform;
+    auto driver = std::make_shared<CudaDriver>(library.resolve(), platform);
+    if (const CUresult result = driver->init(0); result != CUDA_SUCCESS) throw library.error_of_init(result, platform);
     return driver;
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#include <exception>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,6 +14,7 @@
 
 #include "error/cures.hpp"
 #include "text/text.hpp"
+#include "worker/workers.hpp"
 
 namespace fabricmem::detail {
 namespace {
@@ -31,9 +34,45 @@ bool names_one_of(const char* visible, std::size_t present) {
     return end != visible && (*end == '\0' || *end == ',') && index >= 0 && static_cast<std::size_t>(index) < present;
 }
 
+class NvmlJob final : public Job {
+public:
+    NvmlJob(std::shared_ptr<Workers> workers, std::shared_ptr<const Platform> platform) noexcept
+        : Job(std::move(workers)), platform_(std::move(platform)) {}
+
+    void run() noexcept override {
+        try {
+            facts = platform_->nvml();
+        } catch (const std::exception&) {  // there is no memory for the answer, so it is not known
+        }
+    }
+    void clean_up() noexcept override {}
+
+    std::optional<NvmlFacts> facts;
+
+private:
+    std::shared_ptr<const Platform> platform_;
+};
+
+struct Heard {
+    std::optional<NvmlFacts> facts{};
+    std::string why_not{};  // for the end of a cause; empty: NVML answered, or is not here
+};
+
+// There is no driver yet whose threads could ask.
+Heard ask_nvml(const std::shared_ptr<const Platform>& platform, std::chrono::milliseconds timeout) {
+    const auto workers = std::make_shared<Workers>();
+    const auto job = std::make_shared<NvmlJob>(workers, platform);
+    try {
+        if (workers->run(job, deadline_after(timeout)) == Ended::yes) return {std::move(job->facts), {}};
+    } catch (const Error& error) {
+        return {{}, formatted("; NVML, which may tell more, could not be asked: {}", error.details().cause)};
+    }
+    return {{}, formatted("; NVML, which may tell more, did not answer within {} ms", timeout.count())};
+}
+
 // NVML tells hidden GPUs from none: it lists them whatever CUDA_VISIBLE_DEVICES says.
-ErrorDetails no_device(const Platform& platform) {
-    const auto nvml = platform.nvml();
+ErrorDetails no_device(const Heard& heard) {
+    const std::optional<NvmlFacts>& nvml = heard.facts;
     const std::size_t present = nvml.has_value() ? nvml->devices.size() : 0;
     const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
     if (visible != nullptr && (present > 0 || !nvml.has_value()) && !names_one_of(visible, present)) {
@@ -53,8 +92,8 @@ ErrorDetails no_device(const Platform& platform) {
                     "this machine has no NVIDIA GPU, or this process may not see one (no /dev/nvidia0)");
 }
 
-ErrorDetails not_ready(const Platform& platform) {
-    const auto nvml = platform.nvml();
+ErrorDetails not_ready(const Heard& heard) {
+    const std::optional<NvmlFacts>& nvml = heard.facts;
     const bool joining =
         nvml.has_value() && std::any_of(nvml->devices.begin(), nvml->devices.end(), [](const NvmlDevice& device) {
             return device.fabric.has_value() && device.fabric->state == FabricInfo::State::in_progress;
@@ -66,18 +105,27 @@ ErrorDetails not_ready(const Platform& platform) {
                     "not run, or is of another version than the driver");
 }
 
+ErrorDetails with_nvml(ErrorDetails (*explain)(const Heard& heard), const std::shared_ptr<const Platform>& platform,
+                       std::chrono::milliseconds timeout) {
+    const Heard heard = ask_nvml(platform, timeout);
+    ErrorDetails details = explain(heard);
+    details.cause += heard.why_not;
+    return details;
+}
+
 }  // namespace
 
-ErrorDetails explain_init(int code, const Platform& platform) {
+ErrorDetails explain_init(int code, const std::shared_ptr<const Platform>& platform,
+                          std::chrono::milliseconds timeout) {
     switch (code) {
-        case CUDA_ERROR_NO_DEVICE: return no_device(platform);
+        case CUDA_ERROR_NO_DEVICE: return with_nvml(no_device, platform, timeout);
         case CUDA_ERROR_NOT_INITIALIZED:
             return of_check("FM-DRIVER-007",
                             "this process was made by fork() from one that had called cuInit: the driver does not "
                             "survive a fork");
-        case CUDA_ERROR_SYSTEM_NOT_READY: return not_ready(platform);
+        case CUDA_ERROR_SYSTEM_NOT_READY: return with_nvml(not_ready, platform, timeout);
         case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: {
-            const auto module = platform.kernel_module();
+            const auto module = platform->kernel_module();
             const std::string version = module.has_value() && !module->version.empty()
                                             ? formatted("the module's is {}", module->version)
                                             : std::string("/proc/driver/nvidia/version names the module's");
