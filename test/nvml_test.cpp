@@ -4,6 +4,7 @@
 #include <fabricmem/platform.hpp>
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -46,6 +47,13 @@ FakeNvml& fresh_nvml(const char* file) {
     REQUIRE(get != nullptr);
     *get() = FakeNvml{};
     return *get();
+}
+
+/// The same library under a name that nobody has loaded yet.
+std::string own_copy(const Tree& tree, const char* file) {
+    const std::string copy = tree.path("/own-nvml.so");
+    std::filesystem::copy_file(file, copy);
+    return copy;
 }
 
 constexpr std::string_view kBus = "0000:1b:00.0";
@@ -197,7 +205,7 @@ TEST_CASE("NVML is initialized once, by whichever thread comes first, and never 
     CHECK(fake.shutdowns == 0);
 }
 
-TEST_CASE("A forked child does not touch the parent's NVML", "[platform][nvml]") {
+TEST_CASE("A forked child does not touch the parent's NVML, by whichever Platform", "[platform][nvml]") {
     if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
     FakeNvml& fake = fresh_nvml(FABRICMEM_FAKE_NVML);
     const Tree tree;
@@ -207,11 +215,31 @@ TEST_CASE("A forked child does not touch the parent's NVML", "[platform][nvml]")
     const int answer = in_child([&] {
         const int before = fake.calls;
         if (platform->fabric_info(kBus) || platform->nvml()) return 1;
-        if (fake.calls != before || fake.inits != 1) return 2;
-        return unused->fabric_info(kBus) ? 0 : 3;  // the parent never asked this one: it is the child's own
+        if (unused->fabric_info(kBus) || unused->nvml()) return 2;  // the parent's NVML all the same
+        const auto own = tree.platform(FABRICMEM_FAKE_NVML);
+        if (own->fabric_info(kBus) || own->nvml()) return 3;
+        return fake.calls == before && fake.inits == 1 ? 0 : 4;
     });
     CHECK(answer == 0);
     CHECK(platform->fabric_info(kBus));
+    CHECK(unused->fabric_info(kBus));
+}
+
+TEST_CASE("A forked child may use an NVML that its parent has not, and its own child may not", "[platform][nvml]") {
+    if (kNvml.empty()) FABRICMEM_SKIP("built without the fake NVML");
+    const Tree tree;
+    const std::string library = own_copy(tree, FABRICMEM_FAKE_NVML);
+    const auto inherited = tree.platform(library.c_str());
+    const int answer = in_child([&] {
+        if (!inherited->fabric_info(kBus)) return 1;
+        const int grandchild = in_child([&] {
+            if (inherited->fabric_info(kBus)) return 1;
+            return tree.platform(library.c_str())->nvml() ? 2 : 0;
+        });
+        return grandchild == 0 ? 0 : 2;
+    });
+    CHECK(answer == 0);
+    CHECK(inherited->fabric_info(kBus));  // the child's use was not the parent's
 }
 
 TEST_CASE("NVML's facts are those of each device, found by its numbers", "[platform][nvml]") {
@@ -451,6 +479,7 @@ TEST_CASE("A call that the fake's file says hangs does not return", "[platform][
     if (kNvmlLibrary.empty()) FABRICMEM_SKIP("built without the fake NVML");
     const Tree tree;
     const FakeNvmlFile variable(tree.path("/fake"));
+    const std::string library = own_copy(tree, FABRICMEM_FAKE_NVML_LIBRARY);
     constexpr int kReturned = 1;
     constexpr int kHung = 2;
     for (const std::string call : {"nvmlInit_v2", "nvmlDeviceGetFieldValues"}) {
@@ -460,7 +489,7 @@ TEST_CASE("A call that the fake's file says hangs does not return", "[platform][
             ::signal(SIGALRM, [](int) { ::_exit(kHung); });
             constexpr itimerval kSoon{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = 50'000}};
             ::setitimer(ITIMER_REAL, &kSoon, nullptr);
-            static_cast<void>(tree.platform(FABRICMEM_FAKE_NVML_LIBRARY)->nvml());
+            static_cast<void>(tree.platform(library.c_str())->nvml());
             return kReturned;
         });
         CHECK(answer == kHung);

@@ -98,7 +98,8 @@ public:
     [[nodiscard]] virtual std::vector<ImexChannel> imex_channels() const;
     /// The fabric state of the device with this PCI bus id ("0000:1B:00.0", as cuDeviceGetPCIBusId writes it; small
     /// letters are as good); nullopt without NVML, where NVML doesn't know it, and in a child that was forked after
-    /// NVML was loaded. The first call loads NVML, which starts it for this process: slow beside all others.
+    /// any Platform of the process had loaded NVML. The first call loads NVML, which starts it for this process: slow
+    /// beside all others.
     [[nodiscard]] virtual std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
     /// nullopt where the module is not loaded, or /proc does not show it. What of it is missing, cut short or nonsense
     /// is not known.

@@ -84,6 +84,29 @@ std::optional<std::uint32_t> number_in(const nvml_abi::FieldValue& field) {
     }
 }
 
+// Which process was the first to load which library. NVML's own state is one for a process, however many objects ask it,
+// and a child inherits it with all descriptors and locks in it.
+struct Loader {
+    std::string library;
+    std::uint64_t process;  // its fork_epoch()
+    Loader* next;
+};
+
+// Without a lock, which a thread of the parent could hold for ever in a child. What is listed stays.
+std::uint64_t first_loader_of(const std::string& library) {
+    static constinit std::atomic<Loader*> all{nullptr};
+    std::unique_ptr<Loader> own;
+    Loader* first = all.load(std::memory_order_acquire);
+    for (;;) {
+        for (const Loader* known = first; known != nullptr; known = known->next) {
+            if (known->library == library) return known->process;
+        }
+        if (own == nullptr) own = std::make_unique<Loader>(Loader{library, fork_epoch(), nullptr});
+        own->next = first;
+        if (all.compare_exchange_strong(first, own.get(), std::memory_order_acq_rel)) return own.release()->process;
+    }
+}
+
 template <typename Function>
 void find_symbol(void* library, const char* name, Function& function) {
     function = reinterpret_cast<Function>(::dlsym(library, name));
@@ -199,9 +222,12 @@ Nvml::Nvml(std::string library) : library_(std::move(library)) {}
 Nvml::~Nvml() = default;
 
 const Nvml::Calls* Nvml::calls() const {
-    const std::uint64_t self = fork_epoch();
-    std::uint64_t loader = 0;
-    if (!loader_.compare_exchange_strong(loader, self) && loader != self) return nullptr;
+    std::uint64_t loader = loader_.load(std::memory_order_acquire);
+    if (loader == 0) {
+        loader = first_loader_of(library_);
+        loader_.store(loader, std::memory_order_release);
+    }
+    if (loader != fork_epoch()) return nullptr;
     const DeferredLog later;  // a sink may ask NVML too
     std::call_once(loading_, [this] {
         void* const library = ::dlopen(library_.c_str(), RTLD_NOW | RTLD_LOCAL);

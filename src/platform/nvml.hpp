@@ -26,7 +26,8 @@ public:
     Nvml& operator=(const Nvml&) = delete;
 
     /// nullopt where NVML is absent, doesn't know the device, says what this library doesn't understand, or was loaded
-    /// by the process that this one was forked from: its descriptors and locks are the parent's.
+    /// by the process that this one was forked from, through whichever of these objects: its descriptors and locks are
+    /// the parent's.
     [[nodiscard]] std::optional<FabricInfo> fabric_info(std::string_view pci_bus_id) const;
     /// nullopt where NVML is absent or the parent's. What one of its calls does not answer is not known, and a device
     /// whose place it does not tell is left out; so are all where it counts more than a machine can have.
@@ -38,7 +39,8 @@ private:
     [[nodiscard]] const Calls* calls() const;
 
     std::string library_;
-    // The process that loads. Looked at before loading_, which a thread of the parent may have held during the fork.
+    // The process that was the first to load the library; 0: not looked for yet. Looked at before loading_, which a
+    // thread of the parent may have held during the fork.
     mutable std::atomic<std::uint64_t> loader_{0};
     mutable std::once_flag loading_;
     mutable std::unique_ptr<const Calls> calls_;
