@@ -187,7 +187,7 @@ TEST_CASE("A rank that never comes is named at the deadline, and the others meet
     CHECK(report.peers[1].error->kind() == ErrorKind::timed_out);
     CHECK(contains(report.peers[1].error->what(), "rank 1: nothing was heard of it by the deadline"));
     CHECK(report.peers[1].error->details().check == "FM-PEER-007");
-    CHECK(report.peers[1].side == Side::there);
+    CHECK(report.peers[1].side == Side::unknown);  // the channel for bytes may be at fault, on either side
     CHECK(report.peers[1].in_no_hello >= std::chrono::milliseconds(20));
 }
 
