@@ -12,9 +12,15 @@
 namespace fabricmem::detail {
 namespace {
 
-// Which calls ask the IMEX daemon, which can wait for a lost peer without limit.
-bool asks_daemon(const char* call) noexcept {
-    if (call == nullptr) return false;
+// Whether both sides are known to run on one node. Asks nobody: a call of the driver's hangs.
+bool on_one_node(const Driver& driver, const HandleBlob& blob) {
+    const auto identity = DriverState::of(driver).known().identity;
+    return identity != nullptr && blob.boot_id.has_value() && blob.boot_id == identity->boot_id;
+}
+
+// Which calls ask the IMEX daemon, which can wait for a lost peer without limit: those for memory of another node.
+bool asks_daemon(const char* call, const Driver& driver, const HandleBlob& blob) {
+    if (call == nullptr || on_one_node(driver, blob)) return false;
     const std::string_view name = call;
     return name == "cuMemImportFromShareableHandle" || name == MappingTraits::kCloseCall ||
            name == AllocationTraits::kCloseCall;
@@ -45,6 +51,7 @@ void let_go(std::unique_ptr<BufferParts> parts) noexcept {
     const std::chrono::milliseconds timeout = parts->tear_down_timeout;
     Workers& workers = DriverState::of(*parts->driver).workers();  // there since the import
     const std::shared_ptr<Driver> driver = parts->driver;          // has the workers, and outlives the parts
+    const HandleBlob blob = parts->blob;
     job->parts = std::move(parts);
     try {
         if (workers.run(job, deadline_after(timeout)) == Ended::yes) {
@@ -54,7 +61,7 @@ void let_go(std::unique_ptr<BufferParts> parts) noexcept {
         const char* const call = job->progress.call();
         log(LogLevel::error, "the tear-down of an import of {} bytes is given up: {} has not returned within {} ms{}",
             bytes, call == nullptr ? "it" : call, timeout.count(),
-            asks_daemon(call) ? ", likely since the IMEX daemon waits for a lost peer" : "");
+            asks_daemon(call, *driver, blob) ? ", likely since the IMEX daemon waits for a lost peer" : "");
     } catch (const std::exception& error) {
         log(LogLevel::error, "the tear-down of an import of {} bytes has to wait for another call with a deadline: {}",
             bytes, error.what());
@@ -91,15 +98,14 @@ Error timed_out(const Late& late, const Driver& driver, const HandleBlob& blob) 
     } else {
         details.subject = formatted("{} {} failed while the devices were looked at", late.what, where);
     }
-    details.cause =
-        formatted("it had not returned after {} ms; {}", late.timeout.count(),
-                  asks_daemon(late.call) ? "likely the IMEX daemon of this node waits for a peer that is lost"
-                                         : "likely another call of the driver hangs and holds it up");
-    details.cure =
-        "look at nvidia-imex on both nodes; the call goes on in a thread of its own (stuck_calls() counts it), and "
-        "what "
-        "comes of it is given back then";
-    details.check = asks_daemon(late.call) ? "FM-IMEX-004" : "FM-DRIVER-008";
+    const bool daemon = asks_daemon(late.call, driver, blob);
+    details.cause = formatted("it had not returned after {} ms; {}", late.timeout.count(),
+                              daemon ? "likely the IMEX daemon of this node waits for a peer that is lost"
+                                     : "likely another call of the driver hangs and holds it up");
+    details.cure = formatted("{}; the call goes on in a thread of its own (stuck_calls() counts it), and what comes of "
+                             "it is given back then",
+                             daemon ? "look at nvidia-imex on both nodes" : "look for an Xid in the kernel's log (dmesg)");
+    details.check = daemon ? "FM-IMEX-004" : "FM-DRIVER-008";
     details.identity =
         formatted("Exporter: {}. Importer: {}", describe_exporter(blob), describe_known_importer(driver));
     return Error(std::move(details));
