@@ -121,6 +121,10 @@ TEST_CASE("Each way in which no channel opens is its own check", "[doctor]") {
     facts.places.clear();
     facts.machine->channels.clear();
     CHECK(troubles(facts) == Texts{"FM-CHANNEL-001 failed"});
+    facts.machine->channels_errno = EACCES;  // of the folder: no node is seen in it
+    CHECK(troubles(facts) == Texts{"FM-CHANNEL-002 failed"});
+    facts.machine->channels_errno = EIO;
+    CHECK(troubles(facts) == Texts{"FM-CHANNEL-001 failed"});
     facts.machine->kernel_module->imex_channel_count = 0;
     CHECK(troubles(facts) == Texts{"FM-CHANNEL-006 failed"});
 }

@@ -240,16 +240,19 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
     // A platform and a driver that refuses, as a machine whose node is not usable.
     class Nodes : public Platform {
     public:
-        explicit Nodes(std::vector<ImexChannel> channels) : channels_(std::move(channels)) {}
+        Nodes(std::vector<ImexChannel> channels, int folder_errno)
+            : channels_(std::move(channels)), folder_errno_(folder_errno) {}
         [[nodiscard]] std::vector<ImexChannel> imex_channels() const override { return channels_; }
+        [[nodiscard]] int imex_channels_errno() const override { return folder_errno_; }
 
     private:
         std::vector<ImexChannel> channels_;
+        int folder_errno_;
     };
     class Refusing : public FaultDriver {
     public:
-        Refusing(std::shared_ptr<Driver> inner, std::vector<ImexChannel> channels)
-            : FaultDriver(std::move(inner)), nodes_(std::move(channels)) {
+        Refusing(std::shared_ptr<Driver> inner, std::vector<ImexChannel> channels, int folder_errno)
+            : FaultDriver(std::move(inner)), nodes_(std::move(channels), folder_errno) {
             add({.call = "mem_create", .result = CUDA_ERROR_NOT_PERMITTED});
         }
         [[nodiscard]] const Platform& platform() const noexcept override { return nodes_; }
@@ -262,9 +265,21 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
         const char* cause;
         const char* cure;
         const char* check;
+        int folder_errno = 0;
     };
     const std::vector<Row> rows{
         {{}, "no IMEX channel node", "mknod", "FM-CHANNEL-001"},
+        {{}, "no IMEX channel node", "mknod", "FM-CHANNEL-001", ENOENT},
+        {{}, "can't be listed (errno 5)", "mknod", "FM-CHANNEL-001", EIO},
+        {{},
+         "this user may not list it",
+         "chmod 0755 /dev/nvidia-caps-imex-channels`",
+         "FM-CHANNEL-002",
+         EACCES},
+        {{{.number = 0, .device_minor = 5}},
+         "although IMEX channel 5 can be opened (the node is /dev/nvidia-caps-imex-channels/channel0 (channel 5",
+         "again",
+         "FM-CHANNEL-008"},
         {{{.number = 0, .open_errno = EACCES}},
          "mode or owner",
          "chmod 0666 /dev/nvidia-caps-imex-channels/",
@@ -286,7 +301,7 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
     };
     for (const Row& row : rows) {
         CAPTURE(row.cause);
-        const auto driver = std::make_shared<Refusing>(make_emulated_driver(), row.channels);
+        const auto driver = std::make_shared<Refusing>(make_emulated_driver(), row.channels, row.folder_errno);
         const auto error = error_of([&] { FabricBuffer(driver, 1); });
         REQUIRE(error.has_value());
         INFO(error->what());

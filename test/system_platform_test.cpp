@@ -264,6 +264,43 @@ TEST_CASE("A channel node that may not be opened keeps its errno", "[platform]")
     CHECK(channels[0].open_errno == EACCES);
 }
 
+TEST_CASE("Why the channels' folder can't be listed is told", "[platform]") {
+    const Tree tree;
+    CHECK(tree.platform()->imex_channels_errno() == ENOENT);
+    tree.write("/dev/nvidia-caps-imex-channels", "");
+    CHECK(tree.platform()->imex_channels_errno() == ENOTDIR);
+    std::filesystem::remove(tree.path("/dev/nvidia-caps-imex-channels"));
+    tree.folder("/dev/nvidia-caps-imex-channels");
+    CHECK(tree.platform()->imex_channels_errno() == 0);
+    REQUIRE(::chmod(tree.path("/dev/nvidia-caps-imex-channels").c_str(), 0) == 0);
+    REQUIRE(::chmod(tree.path("").c_str(), 0755) == 0);
+    const auto platform = tree.platform();
+    constexpr uid_t kNobody = 65534;
+    const bool root = ::geteuid() == 0;  // who may list every folder
+    if (root) REQUIRE(::seteuid(kNobody) == 0);
+    const int error = platform->imex_channels_errno();
+    const bool none = platform->imex_channels().empty();
+    if (root) REQUIRE(::seteuid(0) == 0);
+    CHECK(error == EACCES);
+    CHECK(none);
+    REQUIRE(::chmod(tree.path("/dev/nvidia-caps-imex-channels").c_str(), 0755) == 0);
+}
+
+TEST_CASE("Which channel a node is for the driver is told by its minor number", "[platform]") {
+    const Tree tree;
+    const std::string folder = "/dev/nvidia-caps-imex-channels";
+    tree.folder(folder);
+    REQUIRE(::symlink("/dev/null", tree.path(folder + "/channel0").c_str()) == 0);  // minor number 3
+    tree.write(folder + "/channel1", "");
+    const auto channels = tree.platform()->imex_channels();
+    REQUIRE(channels.size() == 2);
+    CHECK(channels[0].number == 0);
+    CHECK(channels[0].device_minor == 3U);
+    CHECK(channels[0].channel() == 3);
+    CHECK(!channels[1].device_minor);  // no character device
+    CHECK(channels[1].channel() == 1);
+}
+
 TEST_CASE("Looking at the channels leaves no descriptor open", "[platform]") {
     const Tree tree;
     tree.write("/dev/nvidia-caps-imex-channels/channel0", "");

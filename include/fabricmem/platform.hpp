@@ -16,11 +16,19 @@ namespace fabricmem {
 
 /// A character device /dev/nvidia-caps-imex-channels/channelN.
 struct ImexChannel {
-    int number = 0;
+    int number = 0;        ///< N, in its name
     int open_errno = 0;  ///< 0: this process can open it for reading and writing; else the errno of the try
     /// Its major number is the one in /proc/devices; true where that can't be told, false for what is no character
     /// device.
     bool major_matches = true;
+    /// Of the device node; nullopt: not known, or no character device.
+    std::optional<std::uint32_t> device_minor{};
+
+    /// Which channel it is for the driver, which goes by the device's minor number and not by the node's name (read in
+    /// the kernel module's sources): a node named channel0 whose minor is 5 is channel 5.
+    [[nodiscard]] int channel() const noexcept {
+        return device_minor.has_value() ? static_cast<int>(*device_minor) : number;
+    }
 };
 
 /// What NVML says of a device's place in the NVLink fabric (nvmlGpuFabricInfoV_t).
@@ -107,6 +115,9 @@ public:
     /// nullopt without NVML, as for fabric_info(). Devices that NVML lists and can't tell the place of are left out;
     /// all else that one of its calls does not answer is not known. Costs some calls a device.
     [[nodiscard]] virtual std::optional<NvmlFacts> nvml() const;
+    /// Why the folder of the channel nodes can't be listed, as an errno (ENOENT: it is not there); 0 where it can, or
+    /// where that is not known. imex_channels() is empty then.
+    [[nodiscard]] virtual int imex_channels_errno() const;
 };
 
 /// The machine that this process runs on: /proc, /dev, /etc and, where libnvidia-ml.so.1 can be loaded, NVML. `root` is

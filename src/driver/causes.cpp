@@ -19,6 +19,29 @@
 namespace fabricmem::detail {
 namespace {
 
+// The folder itself: a user who may not list it sees no node.
+Finding find_in_channel_folder(int error) {
+    constexpr const char* kFolder = "/dev/nvidia-caps-imex-channels";
+    if (error == EACCES || error == EPERM) {
+        return {"FM-CHANNEL-002",
+                formatted("{} is there, but this user may not list it (errno {}), and so sees no channel node", kFolder,
+                          error),
+                formatted("as administrator: `chmod 0755 {}`", kFolder)};
+    }
+    const std::string why = error == 0 || error == ENOENT
+                                ? std::string()
+                                : formatted(": {} can't be listed (errno {})", kFolder, error);
+    return {"FM-CHANNEL-001",
+            formatted("this process sees no IMEX channel node (/dev/nvidia-caps-imex-channels/channelN){}", why)};
+}
+
+// "channel0", and which channel that is for the driver, where the name does not say.
+std::string name_of(const ImexChannel& channel) {
+    const std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
+    if (channel.channel() == channel.number) return node;
+    return formatted("{} (channel {} for the driver, which goes by the minor number)", node, channel.channel());
+}
+
 Finding find_in_channel(const ImexChannel& channel, const std::optional<KernelModule>& module) {
     const std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
     if (module.has_value() && module->imex_channel_count == 0U)
@@ -37,14 +60,14 @@ Finding find_in_channel(const ImexChannel& channel, const std::optional<KernelMo
                 formatted("{} is there, but likely a device cgroup keeps this container from opening it", node)};
     }
     const auto count = module.has_value() ? module->imex_channel_count : std::nullopt;
-    if (count.has_value() && static_cast<std::uint32_t>(channel.number) >= *count) {
+    if (count.has_value() && static_cast<std::uint32_t>(channel.channel()) >= *count) {
         return {"FM-CHANNEL-005", formatted("{} can't be opened (errno {}): its number is beyond the driver's "
                                             "ImexChannelCount, which is {}",
-                                            node, channel.open_errno, *count)};
+                                            name_of(channel), channel.open_errno, *count)};
     }
     return {"FM-CHANNEL-005", formatted("{} can't be opened (errno {}): likely its minor number is beyond the driver's "
                                         "ImexChannelCount (/proc/driver/nvidia/params)",
-                                        node, channel.open_errno)};
+                                        name_of(channel), channel.open_errno)};
 }
 
 constexpr const char* kLookFurther =
@@ -188,15 +211,17 @@ Finding find_cause_in_channels(const Platform& platform) {
         if (module.has_value() && module->imex_channel_count == 0U)
             return {"FM-CHANNEL-006", "the driver has no IMEX channels: ImexChannelCount is 0", "",
                     ErrorKind::not_permitted};
-        return {"FM-CHANNEL-001", "this process sees no IMEX channel node (/dev/nvidia-caps-imex-channels/channelN)"};
+        return find_in_channel_folder(platform.imex_channels_errno());
     }
     for (const ImexChannel& channel : channels) {
         if (channel.open_errno != 0 || !channel.major_matches) continue;
         return {"FM-CHANNEL-008",
-                formatted("the driver refuses, although IMEX channel {} can be opened: likely the node's number is "
+                formatted("the driver refuses, although IMEX channel {} can be opened{}: likely the node's number is "
                           "beyond the driver's ImexChannelCount (/proc/driver/nvidia/params), or it appeared after "
                           "this process had started CUDA",
-                          channel.number)};
+                          channel.channel(),
+                          channel.channel() == channel.number ? std::string()
+                                                              : formatted(" (the node is {})", name_of(channel)))};
     }
     return find_in_channel(channels.front(), module);
 }

@@ -225,7 +225,7 @@ std::optional<std::int32_t> DriverState::imex_channel() {
     std::optional<std::int32_t> found;
     for (const ImexChannel& channel : driver_.platform().imex_channels()) {
         if (channel.open_errno != 0 || !channel.major_matches) continue;
-        found = channel.number;
+        found = channel.channel();
         break;
     }
     const std::lock_guard lock(mutex_);

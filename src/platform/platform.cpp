@@ -13,6 +13,7 @@ std::optional<std::uint64_t> Platform::pid_namespace() const { return std::nullo
 std::optional<std::uint64_t> Platform::process_start() const { return std::nullopt; }
 ProcessState Platform::process_state(std::uint32_t, std::uint64_t) const { return ProcessState::unknown; }
 std::vector<ImexChannel> Platform::imex_channels() const { return {}; }
+int Platform::imex_channels_errno() const { return 0; }
 std::optional<FabricInfo> Platform::fabric_info(std::string_view) const { return std::nullopt; }
 std::optional<KernelModule> Platform::kernel_module() const { return std::nullopt; }
 std::optional<NvmlFacts> Platform::nvml() const { return std::nullopt; }

@@ -68,8 +68,10 @@ ImexChannel look_at_channel(int directory, const char* name, int number, std::op
     ImexChannel channel{.number = number};
     struct stat node {};
     // A node of another kind than a character device has no major number that could match.
-    if (::fstatat(directory, name, &node, 0) == 0)
+    if (::fstatat(directory, name, &node, 0) == 0) {
         channel.major_matches = S_ISCHR(node.st_mode) && (!major || ::major(node.st_rdev) == *major);
+        if (S_ISCHR(node.st_mode)) channel.device_minor = ::minor(node.st_rdev);
+    }
     const FileDescriptor opened(::openat(directory, name, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (opened.get() < 0) channel.open_errno = errno;
     return channel;
@@ -100,8 +102,15 @@ public:
     }
     [[nodiscard]] std::optional<KernelModule> kernel_module() const override;
     [[nodiscard]] std::optional<NvmlFacts> nvml() const override { return nvml_.facts(); }
+    [[nodiscard]] int imex_channels_errno() const override;
 
 private:
+    struct CloseDirectory {
+        void operator()(DIR* directory) const noexcept { ::closedir(directory); }
+    };
+    using Directory = std::unique_ptr<DIR, CloseDirectory>;
+
+    [[nodiscard]] Directory open_channels() const;
     [[nodiscard]] std::optional<unsigned int> channel_major() const {
         return detail::parse_channel_major(read_file(root_ + "/proc/devices", kProcLimit).text);
     }
@@ -163,12 +172,15 @@ ProcessState SystemPlatform::process_state(std::uint32_t process_id, std::uint64
     return dead ? ProcessState::gone : ProcessState::alive;
 }
 
+SystemPlatform::Directory SystemPlatform::open_channels() const {
+    return Directory(::opendir((root_ + "/dev/nvidia-caps-imex-channels").c_str()));
+}
+
+int SystemPlatform::imex_channels_errno() const { return open_channels() == nullptr ? errno : 0; }
+
 std::vector<ImexChannel> SystemPlatform::imex_channels() const {
-    struct CloseDirectory {
-        void operator()(DIR* directory) const noexcept { ::closedir(directory); }
-    };
     std::vector<ImexChannel> channels;
-    const std::unique_ptr<DIR, CloseDirectory> directory(::opendir((root_ + "/dev/nvidia-caps-imex-channels").c_str()));
+    const Directory directory = open_channels();
     if (directory == nullptr) return channels;
     const auto major = channel_major();
     while (const dirent* const entry = ::readdir(directory.get())) {

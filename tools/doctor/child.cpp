@@ -84,7 +84,8 @@ void Child::look() {
         MachineFacts machine{.host_id = text(platform().host_id()),
                              .boot_id = text(platform().boot_id()),
                              .kernel_module = platform().kernel_module(),
-                             .channels = platform().imex_channels()};
+                             .channels = platform().imex_channels(),
+                             .channels_errno = platform().imex_channels_errno()};
         const char* const visible = std::getenv(emulated ? "FABRICMEM_EMULATOR_DEVICES" : "CUDA_VISIBLE_DEVICES");
         if (visible != nullptr) machine.visible_devices = visible;
         if (!emulated) machine.gpu_on_pci = gpu_on_pci(options_.root);

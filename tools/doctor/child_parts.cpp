@@ -34,6 +34,7 @@ public:
         return inner_->process_state(id, start);
     }
     [[nodiscard]] std::vector<fabricmem::ImexChannel> imex_channels() const override { return inner_->imex_channels(); }
+    [[nodiscard]] int imex_channels_errno() const override { return inner_->imex_channels_errno(); }
     [[nodiscard]] std::optional<fabricmem::KernelModule> kernel_module() const override {
         return inner_->kernel_module();
     }

@@ -40,7 +40,10 @@ ChannelTrouble trouble_of(const ImexChannel& channel, const std::optional<Kernel
 }
 
 std::string describe(const ImexChannel& channel) {
-    if (opens(channel)) return formatted("channel {} can be opened", channel.number);
+    if (opens(channel)) {
+        if (channel.channel() == channel.number) return formatted("channel {} can be opened", channel.number);
+        return formatted("channel {} can be opened, by a node named channel{}", channel.channel(), channel.number);
+    }
     if (!channel.major_matches) return formatted("channel {} has another major number", channel.number);
     return formatted("channel {}: {}", channel.number, ::strerror(channel.open_errno));
 }
@@ -128,10 +131,18 @@ void judge_channels(const Facts& facts, Findings& findings) {
         return;
     }
     const bool none_at_all = machine.kernel_module.has_value() && machine.kernel_module->imex_channel_count == 0U;
-    const std::string_view check = none_at_all ? "FM-CHANNEL-006" : "FM-CHANNEL-001";
-    if (findings.has(check) || findings.has("FM-CHANNEL-006")) return;
+    const bool hidden = !none_at_all && (machine.channels_errno == EACCES || machine.channels_errno == EPERM);
+    const std::string_view check = none_at_all ? "FM-CHANNEL-006" : hidden ? "FM-CHANNEL-002" : "FM-CHANNEL-001";
+    std::string folder;
+    if (machine.channels_errno != 0 && machine.channels_errno != ENOENT)
+        folder = formatted("the channel nodes' folder: {}", ::strerror(machine.channels_errno));
+    if (findings.has("FM-CHANNEL-006") || (folder.empty() ? findings.has(check) : findings.add_facts(check, folder)))
+        return;
     findings.add(check, without_channel(facts),
-                 {.cause = none_at_all ? "ImexChannelCount is 0" : "this process sees no IMEX channel node"});
+                 {.facts = folder,
+                  .cause = none_at_all ? "ImexChannelCount is 0"
+                           : hidden    ? "the mode of the channel nodes' folder keeps this user from seeing any"
+                                       : "this process sees no IMEX channel node"});
 }
 
 void judge_nvml(const Facts& facts, Findings& findings) {

@@ -99,13 +99,17 @@ std::optional<KernelModule> module_from(const json& in) {
 }
 
 json to_json(const ImexChannel& channel) {
-    return {{"number", channel.number}, {"open_errno", channel.open_errno}, {"major_matches", channel.major_matches}};
+    return {{"number", channel.number},
+            {"open_errno", channel.open_errno},
+            {"major_matches", channel.major_matches},
+            {"device_minor", or_null(channel.device_minor)}};
 }
 
 ImexChannel channel_from(const json& in) {
     return {.number = in.at("number").get<int>(),
             .open_errno = in.at("open_errno").get<int>(),
-            .major_matches = in.at("major_matches").get<bool>()};
+            .major_matches = in.at("major_matches").get<bool>(),
+            .device_minor = optional_at<std::uint32_t>(in, "device_minor")};
 }
 
 json to_json(const DeviceFacts& device) {
@@ -165,6 +169,7 @@ MachineFacts machine_from(const json& in) {
             .boot_id = in.at("boot_id").get<std::string>(),
             .kernel_module = module_from(in.at("kernel_module")),
             .channels = list_from(in.at("channels"), channel_from),
+            .channels_errno = in.at("channels_errno").get<int>(),
             .visible_devices = optional_at<std::string>(in, "visible_devices"),
             .gpu_on_pci = optional_at<bool>(in, "gpu_on_pci")};
 }
@@ -230,6 +235,7 @@ std::string machine_line(const MachineFacts& machine) {
                                {"boot_id", machine.boot_id},
                                {"kernel_module", to_json(machine.kernel_module)},
                                {"channels", list_of(machine.channels)},
+                               {"channels_errno", machine.channels_errno},
                                {"visible_devices", or_null(machine.visible_devices)},
                                {"gpu_on_pci", or_null(machine.gpu_on_pci)}});
 }

@@ -106,13 +106,16 @@ Json json_of_machine(const Facts& facts) {
     }
     Json channels = Json::array();
     for (const fabricmem::ImexChannel& channel : machine.channels) {
-        channels.push_back(
-            {{"number", channel.number}, {"open_errno", channel.open_errno}, {"major_matches", channel.major_matches}});
+        channels.push_back({{"number", channel.number},
+                            {"open_errno", channel.open_errno},
+                            {"major_matches", channel.major_matches},
+                            {"device_minor", value_or_null(channel.device_minor)}});
     }
     return {{"host_id", text_or_null(machine.host_id)},
             {"boot_id", text_or_null(machine.boot_id)},
             {"kernel_module", module},
             {"channels", channels},
+            {"channels_errno", machine.channels_errno},
             {"visible_devices", value_or_null(machine.visible_devices)},
             {"nvml", json_of_nvml(facts.nvml)},
             {"imex", json_of_imex(facts.imex)}};

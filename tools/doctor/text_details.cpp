@@ -50,10 +50,18 @@ std::string text_of_machine(const MachineFacts& machine, const Layout& layout) {
                       number(module->imex_channel_count), number(module->imex_channel_major)),
             4, layout.width);
     }
+    if (machine.channels_errno != 0) {
+        text += wrapped("  ", formatted("IMEX channels: their folder can't be listed (errno {})", machine.channels_errno),
+                        4, layout.width);
+    }
     for (const fabricmem::ImexChannel& channel : machine.channels) {
+        const std::string named = channel.channel() == channel.number
+                                      ? std::string()
+                                      : formatted(" (the node is channel{}, and its minor number counts)",
+                                                  channel.number);
         const char* const major = channel.major_matches ? "" : ", with another major number than the driver's";
         text += wrapped("  ",
-                        formatted("IMEX channel {}: {}{}", channel.number,
+                        formatted("IMEX channel {}{}: {}{}", channel.channel(), named,
                                   channel.open_errno == 0 ? std::string("can be opened")
                                                           : formatted("errno {}", channel.open_errno),
                                   major),
