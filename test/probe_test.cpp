@@ -92,6 +92,7 @@ TEST_CASE("A probe finds out that a write through the import does not arrive", "
     const ProbeResult result = probe(std::make_shared<Deaf>(emulated), Location::device(0));
     REQUIRE_FALSE(result.usable());
     CHECK(contains(result.summary, "did not arrive"));
+    CHECK(step_of(result, ProbeRung::touch).check == "FM-MEMORY-009");
     CHECK(emulated_counts(*emulated) == EmulatedCounts());
 }
 
@@ -185,6 +186,28 @@ TEST_CASE("The second mapping's failure is the import's", "[probe][fault]") {
         CHECK(doing(result) == std::string("passed passed passed passed passed passed ") +
                                    (before_import ? "skipped" : "passed") + " failed skipped skipped ");
     }
+}
+
+TEST_CASE("What a probe did not come to is not passed, whatever comes before it in the list", "[probe]") {
+    const std::string nothing_done = "skipped skipped skipped skipped skipped skipped skipped skipped skipped skipped ";
+    const auto driver = std::make_shared<FaultDriver>(make_emulated_driver());
+    driver->add({.call = "mem_get_allocation_granularity", .result = CUDA_ERROR_UNKNOWN});
+    const ProbeResult result = probe(driver, Location::device(0));
+    CHECK_FALSE(result.usable());
+    CHECK(doing(result) == nothing_done);
+
+    // A handle of zeros is refused before it is imported.
+    class Zeros : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult mem_export_to_shareable_handle(void* shareable, CUmemGenericAllocationHandle, CUmemAllocationHandleType,
+                                                unsigned long long) noexcept override {
+            std::fill_n(static_cast<unsigned char*>(shareable), 64, static_cast<unsigned char>(0));
+            return CUDA_SUCCESS;
+        }
+    };
+    CHECK(doing(probe(std::make_shared<Zeros>(make_emulated_driver()), Location::device(0))) ==
+          "passed passed passed passed passed passed failed skipped skipped skipped ");
 }
 
 TEST_CASE("An own handle that is refused is no peer's fault, whatever the code", "[probe][fault]") {

@@ -48,19 +48,29 @@ std::string_view check_of(ProbeRung rung) {
     return "FM-MEMORY-001";
 }
 
-// Of the making of a buffer, by the call that failed.
-ProbeRung rung_of_making(std::string_view call) {
-    constexpr std::array<std::pair<std::string_view, ProbeRung>, 5> kCalls{{
+// Of the making of a buffer, by the call that failed: a buffer makes them in this order, each once the one before has
+// succeeded, so that the call tells what was seen to pass too. All else fails before the first of them.
+ProbeRung rung_of_making(const ErrorDetails& failure) {
+    constexpr std::array<std::pair<std::string_view, ProbeRung>, 6> kCalls{{
         {"cuMemAddressReserve", ProbeRung::reserve},
+        {"cuMemCreate", ProbeRung::create},
         {"cuMemMap", ProbeRung::map},
         {"cuMemSetAccess", ProbeRung::set_access},
         {"cuPointerGetAttributes", ProbeRung::handle_types},
         {"cuMemExportToShareableHandle", ProbeRung::export_handle},
     }};
     for (const auto& [name, rung] : kCalls) {
-        if (name == call) return rung;
+        if (name == failure.call) return rung;
     }
-    return call == "cuMemCreate" ? ProbeRung::create : ProbeRung::attributes;  // what is asked before
+    // No call failed: what the driver says that it has granted is not what was asked for.
+    const bool silently = failure.check == "FM-FABRIC-001" || failure.check == "FM-FABRIC-002";
+    return failure.call.empty() && silently ? ProbeRung::handle_types : ProbeRung::attributes;
+}
+
+// Of an import, as rung_of_making(): its range is reserved before it is imported.
+ProbeRung rung_of_import(std::string_view call) {
+    const bool maps = call == "cuMemAddressReserve" || call == "cuMemMap" || call == "cuMemSetAccess";
+    return maps ? ProbeRung::map_import : ProbeRung::import_handle;
 }
 
 // The device that touches: the one that is asked about, or is nearest; for a host node any that got access.
@@ -150,10 +160,11 @@ void Ladder::set(ProbeRung rung, RungState state, std::string facts, std::string
     judged.cure = cure.empty() ? cure_of(check) : std::move(cure);
 }
 
+void Ladder::pass_all(ProbeRung first, ProbeRung end) {
+    for (ProbeRung done = first; done < end; done = static_cast<ProbeRung>(static_cast<int>(done) + 1)) pass(done);
+}
+
 void Ladder::fail(ProbeRung rung, const Error& error) {
-    for (auto done = ProbeRung::reserve; done < rung; done = static_cast<ProbeRung>(static_cast<int>(done) + 1)) {
-        if (step(done).state == RungState::skipped) pass(done);
-    }
     ErrorDetails details = error.details();
     if (details.check.empty()) details.check = std::string(check_of(rung));
     const std::string cause = details.cause.empty() ? details.subject : details.cause;
@@ -199,11 +210,19 @@ void Ladder::look_at_channels() {
     const auto channels = driver_->platform().imex_channels();
     for (const ImexChannel& channel : channels) {
         if (channel.open_errno == 0 && channel.major_matches)
-            return pass(ProbeRung::channels, formatted("channel {} can be opened", channel.number));
+            return pass(ProbeRung::channels, formatted("channel {} can be opened{}", channel.channel(),
+                                                             channel.channel() == channel.number
+                                                                 ? std::string()
+                                                                 : formatted(" (by channel{}: the driver goes by the "
+                                                                             "minor number)",
+                                                                             channel.number)));
     }
+    std::string facts = formatted("{} channel nodes, none of them usable", channels.size());
+    if (const int error = driver_->platform().imex_channels_errno(); error != 0)
+        facts = formatted("no channel nodes: their folder can't be listed (errno {})", error);
     Finding finding = find_cause_in_channels(driver_->platform());
-    set(ProbeRung::channels, RungState::failed, formatted("{} channel nodes, none of them usable", channels.size()),
-        finding.check, std::move(finding.cause), std::move(finding.cure));
+    set(ProbeRung::channels, RungState::failed, std::move(facts), finding.check,
+        std::move(finding.cause), std::move(finding.cure));
 }
 
 void Ladder::judge_fabric(const FabricInfo& info) {
@@ -241,8 +260,10 @@ void Ladder::look() {
 void Ladder::make_and_touch() {
     at_ = ProbeRung::create;
     FabricBuffer own(driver_, 1, {.location = result_.location});
+    pass_all(ProbeRung::reserve, ProbeRung::import_handle);
     at_ = ProbeRung::import_handle;
     ImportedFabricBuffer imported(driver_, own.blob());
+    pass_all(ProbeRung::import_handle, ProbeRung::touch);
     at_ = ProbeRung::touch;
     {
         Touch with(*driver_, toucher(result_.location, own.access(), imported.access()), {&own, &imported});
@@ -257,6 +278,7 @@ void Ladder::make_and_touch() {
                          .check = "FM-MEMORY-009"});
         }
     }
+    pass(ProbeRung::touch);
     const HandleKinds kinds = own.kinds();
     at_ = ProbeRung::tear_down;
     imported.close();
@@ -265,9 +287,7 @@ void Ladder::make_and_touch() {
                      .subject = "the probe's memory is still referenced after it was released",
                      .check = "FM-MEMORY-010"});
     }
-    for (auto done = ProbeRung::reserve; done <= ProbeRung::tear_down;
-         done = static_cast<ProbeRung>(static_cast<int>(done) + 1))
-        pass(done);
+    pass(ProbeRung::tear_down);
     result_.kinds = kinds;
 }
 
@@ -315,13 +335,13 @@ ProbeResult Ladder::climb() {
         const std::string& call = error.details().call;
         ProbeRung rung = at_;
         if (at_ == ProbeRung::create) {
-            const bool silently = call.empty() && error.kind() == ErrorKind::unsupported;
-            rung = silently ? ProbeRung::handle_types : rung_of_making(call);
+            rung = rung_of_making(error.details());
+            pass_all(ProbeRung::reserve, rung);
+        } else if (at_ == ProbeRung::import_handle) {
+            rung = rung_of_import(call);
+            if (rung == ProbeRung::map_import && call != "cuMemAddressReserve") pass(ProbeRung::import_handle);
         }
-        if (at_ == ProbeRung::import_handle && call != "cuMemImportFromShareableHandle") rung = ProbeRung::map_import;
         fail(rung, at_ == ProbeRung::import_handle ? of_own_handle(error) : error);
-        if (rung == ProbeRung::map_import && call == "cuMemAddressReserve")  // which comes before the import
-            step(ProbeRung::import_handle) = {.rung = ProbeRung::import_handle};
         const bool refused = error.kind() == ErrorKind::not_permitted || error.kind() == ErrorKind::unsupported;
         if (refused && has_file_descriptors()) {
             result_.reach = HandleReach::posix_fd;

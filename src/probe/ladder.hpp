@@ -32,6 +32,7 @@ private:
 
     ProbeStep& step(ProbeRung rung) { return result_.steps[static_cast<std::size_t>(rung)]; }
     void pass(ProbeRung rung, std::string facts = {});
+    void pass_all(ProbeRung first, ProbeRung end);
     void set(ProbeRung rung, RungState state, std::string facts, std::string_view check, std::string cause,
              std::string cure = {});
     void fail(ProbeRung rung, const Error& error);
