@@ -2,6 +2,7 @@
 // Two sides try each other's memory: what works, what does not, and whose business it is.
 #include <fabricmem/peer_probe.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -49,7 +50,7 @@ TEST_CASE("Another process's memory is imported and holds what its GPU wrote", "
         ChildProcess peer({FABRICMEM_TEST_BUFFER_PEER, place, "probe"});
         const auto line = peer.read_line(in_seconds(60));
         REQUIRE(line.has_value());
-        const PeerProbeResult result = check_peer_probe(driver, hello_from_hex(*line), kNever);
+        const PeerProbeResult result = check_peer_probe(driver, hello_from_hex(*line), {.timeout = kNever});
         INFO(result.summary);
         CHECK(result.usable());
         CHECK_FALSE(result.why_not.has_value());
@@ -57,7 +58,7 @@ TEST_CASE("Another process's memory is imported and holds what its GPU wrote", "
         CHECK(contains(result.peer, "process " + std::to_string(peer.pid())));
         peer.signal(SIGKILL);
         REQUIRE(peer.wait(in_seconds(60)).has_value());
-        check_failed(check_peer_probe(driver, hello_from_hex(*line), kNever), Side::there, "FM-PEER-001");
+        check_failed(check_peer_probe(driver, hello_from_hex(*line), {.timeout = kNever}), Side::there, "FM-PEER-001");
     }
 }
 
@@ -102,7 +103,7 @@ TEST_CASE("An import that hangs ends at its time, and names the daemon", "[probe
     const auto here = driver_on(fabric, nodes.front().name);
     const PeerProbe probe = make_peer_probe(driver_on(fabric, nodes[1].name), Location::device(0));
     fabric->set_imports(nodes.front().name, RemoteCalls::hang);
-    const PeerProbeResult result = check_peer_probe(here, probe.bytes(), std::chrono::milliseconds(20));
+    const PeerProbeResult result = check_peer_probe(here, probe.bytes(), {.timeout = std::chrono::milliseconds(20)});
     check_failed(result, Side::unknown, "FM-IMEX-004");
     CHECK(result.why_not->kind() == ErrorKind::timed_out);
     fabric->set_imports(nodes.front().name, RemoteCalls::answer);
@@ -202,8 +203,10 @@ TEST_CASE("A probe without a driver, or with no time, is a mistake of the caller
     const auto driver = make_emulated_driver();
     FABRICMEM_CHECK_ERROR(make_peer_probe(nullptr, Location::device(0)), bad_argument, "no driver");
     FABRICMEM_CHECK_ERROR(check_peer_probe(nullptr, Bytes(PeerProbe::kBytes)), bad_argument, "no driver");
-    FABRICMEM_CHECK_ERROR(check_peer_probe(driver, Bytes(PeerProbe::kBytes), std::chrono::milliseconds(0)),
+    FABRICMEM_CHECK_ERROR(check_peer_probe(driver, Bytes(PeerProbe::kBytes), {.timeout = std::chrono::milliseconds(0)}),
                           bad_argument, "a timeout of 0 ms");
+    FABRICMEM_CHECK_ERROR(check_peer_probe(driver, Bytes(PeerProbe::kBytes), {.device = -2}), bad_argument,
+                          "a device -2");
 }
 
 TEST_CASE("A GPU that does not get to a probe's work is told, and nothing is ended under it", "[probe][fault]") {
@@ -217,4 +220,76 @@ TEST_CASE("A GPU that does not get to a probe's work is told, and nothing is end
     CHECK(probe.why_not()->details().check == "FM-MEMORY-011");
     CHECK(emulated_counts(*emulated).mappings == 1);
     CHECK(emulated_counts(*emulated).streams == 1);
+}
+
+TEST_CASE("The device that is asked for reads a peer's memory, and no other gets to it", "[probe][peers]") {
+    class Watcher : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult device_primary_ctx_retain(CUcontext* context, CUdevice device) noexcept override {
+            retained.push_back(device);
+            return FaultDriver::device_primary_ctx_retain(context, device);
+        }
+        std::vector<CUdevice> retained;
+    };
+    const Fabric fabric = ready_made("gb200-nvl72");
+    const auto exporter = driver_on(fabric, fabric->scenario().nodes[5].name);
+    const PeerProbe probe = make_peer_probe(exporter, Location::device(1));
+    const auto emulated = driver_on(fabric, fabric->scenario().nodes[0].name);
+    for (const int device : {-1, 0, 2}) {
+        CAPTURE(device);
+        const auto driver = std::make_shared<Watcher>(emulated);
+        const PeerProbeResult result = check_peer_probe(driver, probe.bytes(), {.device = device});
+        INFO(result.summary);
+        CHECK(result.usable());
+        CHECK(result.device == std::max(0, device));
+        CHECK(driver->retained == std::vector<CUdevice>{std::max(0, device)});
+        CHECK(emulated_counts(*emulated).mappings == 0);
+    }
+    const PeerProbeResult none = check_peer_probe(emulated, probe.bytes(), {.device = 77});
+    CHECK_FALSE(none.usable());
+    CHECK(none.device == -1);
+    REQUIRE(none.why_not.has_value());
+    CHECK(none.why_not->kind() == ErrorKind::bad_argument);
+}
+
+TEST_CASE("A device that does not get to reading a peer's memory is told, and nothing is ended under it",
+          "[probe][peers][fault]") {
+    const Fabric fabric = ready_made("gb200-nvl72");
+    const PeerProbe probe = make_peer_probe(driver_on(fabric, fabric->scenario().nodes[5].name), Location::device(0));
+    const auto emulated = driver_on(fabric, fabric->scenario().nodes[0].name);
+    const auto driver = std::make_shared<FaultDriver>(emulated);
+    detail::DriverState::of(*driver).patience.probing = std::chrono::milliseconds(0);
+    detail::DriverState::of(*driver).patience.calling = kNever;
+    driver->add({.call = "stream_query", .result = CUDA_ERROR_NOT_READY});
+    const QuietLog quiet;
+    const PeerProbeResult result = check_peer_probe(driver, probe.bytes());
+    check_failed(result, Side::unknown, "FM-MEMORY-011");  // the GPU, or the link
+    CHECK(result.why_not->kind() == ErrorKind::timed_out);
+    CHECK(emulated_counts(*emulated).mappings == 2);  // the import, and what it is copied to
+    CHECK(emulated_counts(*emulated).streams == 1);
+    CHECK(stuck_calls(*driver) == 0);
+}
+
+TEST_CASE("A driver that hangs where a peer's memory is read is given up at its time, and what it held ends with it",
+          "[probe][peers][fault]") {
+    const Fabric fabric = ready_made("gb200-nvl72");
+    const PeerProbe probe = make_peer_probe(driver_on(fabric, fabric->scenario().nodes[5].name), Location::device(0));
+    for (const char* const call : {"memcpy_async", "device_primary_ctx_retain", "stream_query"}) {
+        CAPTURE(call);
+        const auto emulated = driver_on(fabric, fabric->scenario().nodes[0].name);
+        const auto driver = std::make_shared<FaultDriver>(emulated);
+        detail::DriverState::of(*driver).patience.probing = std::chrono::milliseconds(10);
+        detail::DriverState::of(*driver).patience.calling = std::chrono::milliseconds(10);
+        driver->add({.effect = Fault::Effect::hang, .call = call});
+        const QuietLog quiet;
+        const PeerProbeResult result = check_peer_probe(driver, probe.bytes(), {.timeout = kNever});
+        check_failed(result, Side::unknown, "FM-DRIVER-008");
+        CHECK(result.why_not->kind() == ErrorKind::timed_out);
+        CHECK(stuck_calls(*driver) == 1);
+        driver->clear();
+        REQUIRE(detail::wait_until_stuck(*driver, 0, kNever));
+        CHECK(emulated_counts(*emulated).mappings == 0);
+        CHECK(emulated_counts(*emulated).allocations == 0);
+    }
 }

@@ -12,7 +12,7 @@
 
 #include <fabricmem/flag_slots.hpp>
 
-#include "flags/copy_port.hpp"
+#include "vmm/copy_port.hpp"
 #include "worker/turn.hpp"
 
 namespace fabricmem::detail {

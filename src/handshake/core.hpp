@@ -17,7 +17,7 @@
 #include <fabricmem/driver.hpp>
 #include <fabricmem/handshake.hpp>
 
-#include "flags/copy_port.hpp"
+#include "vmm/copy_port.hpp"
 #include "flags/sealed_slot.hpp"
 #include "handshake/hello.hpp"
 #include "handshake/import_queue.hpp"

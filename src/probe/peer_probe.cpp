@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 #include <fabricmem/driver.hpp>
@@ -19,6 +20,8 @@
 #include "probe/peer_probe_bytes.hpp"
 #include "probe/touch.hpp"
 #include "text/text.hpp"
+#include "vmm/copy_port.hpp"
+#include "worker/workers.hpp"
 
 namespace fabricmem {
 
@@ -99,15 +102,94 @@ Error of_living_exporter(const Error& error, const PeerProbeBytes& said, bool sa
     return Error(std::move(details));
 }
 
-void import_and_read(const std::shared_ptr<Driver>& driver, const PeerProbeBytes& said,
-                     std::chrono::milliseconds timeout) {
-    ImportedFabricBuffer imported(driver, *said.blob, {.timeout = timeout});
-    std::vector<unsigned char> seen;
-    {
-        const Location where = imported.location();
-        detail::Touch touch(*driver, worker_of(imported, where), {&imported});
-        seen = touch.read(imported, sizeof said.token);
+// Reads what an import begins with. A copy on a link that is dead may keep the driver from coming back, and the GPU from
+// ever being done.
+class ReadJob final : public detail::Job {
+public:
+    ReadJob(std::shared_ptr<Driver> driver, ImportedFabricBuffer imported_memory, int device, std::size_t bytes)
+        : Job(driver),
+          imported(std::move(imported_memory)),
+          driver_(std::move(driver)),
+          device_(device),
+          bytes_(bytes) {}
+
+    void run() noexcept override {
+        try {
+            read();
+        } catch (...) {
+            failure = std::current_exception();
+        }
     }
+    void clean_up() noexcept override {
+        { const ImportedFabricBuffer ended = std::move(imported); }
+        detail::log(LogLevel::info, "reading {} bytes of a peer's memory, which had been given up, is over", bytes_);
+    }
+
+    ImportedFabricBuffer imported;
+    std::vector<std::byte> seen;
+    std::exception_ptr failure;
+
+private:
+    void read() {
+        progress.enter("cuDevicePrimaryCtxRetain");
+        detail::CopyPort port(driver_, device_, bytes_);
+        const std::chrono::milliseconds patience = detail::DriverState::of(*driver_).patience.probing;
+        progress.enter("cuMemcpyAsync");
+        port.read(0, reinterpret_cast<std::uintptr_t>(imported.address()), bytes_);
+        progress.enter("cuStreamQuery");
+        if (port.wait(detail::deadline_after(patience)) == detail::Finished::yes) {
+            seen.assign(port.bounce(), port.bounce() + bytes_);
+            progress.enter("cuMemUnmap");  // of the port's own memory
+            return;
+        }
+        detail::BufferParts::of(imported).give_up();  // a copy of it is under way
+        throw Error({.kind = ErrorKind::timed_out,
+                     .call = "cuMemcpyAsync",
+                     .bytes = bytes_,
+                     .subject = to_string(imported.location()),
+                     .cause = detail::formatted("device {} had not read it after {} ms: the GPU is busy, or the link to "
+                                                "the memory is dead",
+                                                device_, patience.count()),
+                     .cure = detail::cure_of("FM-MEMORY-011"),
+                     .check = "FM-MEMORY-011"});
+    }
+
+    std::shared_ptr<Driver> driver_;
+    int device_;
+    std::size_t bytes_;
+};
+
+Error call_hangs(const char* call, int device, std::chrono::milliseconds waited) {
+    return Error({.kind = ErrorKind::timed_out,
+                  .call = call == nullptr ? "" : call,
+                  .subject = detail::formatted("reading the peer's memory by device {}", device),
+                  .cause = detail::formatted("it had not returned after {} ms: likely the link to the memory is dead, or "
+                                             "another call of the driver hangs and holds it up",
+                                             waited.count()),
+                  .cure = detail::cure_of("FM-DRIVER-008"),
+                  .check = "FM-DRIVER-008"});
+}
+
+// Takes the import, and hands it back where nothing is under way.
+std::vector<std::byte> read_by(int device, const std::shared_ptr<Driver>& driver, ImportedFabricBuffer& imported,
+                               std::size_t bytes) {
+    auto& state = detail::DriverState::of(*driver);
+    const auto job = std::make_shared<ReadJob>(driver, std::move(imported), device, bytes);
+    const std::chrono::milliseconds most = state.patience.probing + state.patience.calling;
+    if (state.workers().run(job, detail::deadline_after(most)) == detail::Ended::no)
+        throw call_hangs(job->progress.call(), device, most);
+    imported = std::move(job->imported);
+    if (job->failure != nullptr) std::rethrow_exception(job->failure);
+    return std::move(job->seen);
+}
+
+void import_and_read(const std::shared_ptr<Driver>& driver, const PeerProbeBytes& said, const PeerProbeOptions& options,
+                     int& device) {
+    ImportOptions import{.timeout = options.timeout};
+    if (options.device >= 0) import.access = std::vector<int>{options.device};
+    ImportedFabricBuffer imported(driver, *said.blob, import);
+    device = options.device >= 0 ? options.device : worker_of(imported, imported.location());
+    const auto seen = read_by(device, driver, imported, sizeof said.token);
     imported.close();
     if (std::memcmp(seen.data(), said.token.data(), sizeof said.token) == 0) return;
     throw Error({.kind = ErrorKind::driver,
@@ -119,6 +201,11 @@ void import_and_read(const std::shared_ptr<Driver>& driver, const PeerProbeBytes
                  .identity = detail::formatted("Exporter: {}. Importer: {}", detail::describe_exporter(*said.blob),
                                                detail::describe_importer(*driver)),
                  .check = "FM-PEER-008"});
+}
+
+// What a device did not do in time with another node's memory proves nothing about this side.
+Side side_of_try(const Error& error, bool same_node) {
+    return error.kind() == ErrorKind::timed_out && !same_node ? Side::unknown : side_of(error);
 }
 
 std::string_view in_words(Side side) noexcept {
@@ -178,9 +265,10 @@ PeerProbe make_peer_probe(const std::shared_ptr<Driver>& driver, const Location&
 }
 
 PeerProbeResult check_peer_probe(const std::shared_ptr<Driver>& driver, std::span<const std::byte> bytes,
-                                 std::chrono::milliseconds timeout) {
+                                 const PeerProbeOptions& options) {
     refuse_no_driver(driver);
-    if (timeout.count() <= 0) detail::refuse(detail::formatted("a timeout of {} ms", timeout.count()));
+    if (options.timeout.count() <= 0) detail::refuse(detail::formatted("a timeout of {} ms", options.timeout.count()));
+    if (options.device < -1) detail::refuse(detail::formatted("a device {}", options.device));
     PeerProbeResult result;
     try {
         const PeerProbeBytes said = PeerProbeBytes::from_bytes(bytes);
@@ -189,14 +277,14 @@ PeerProbeResult check_peer_probe(const std::shared_ptr<Driver>& driver, std::spa
         detail::check_driver(driver);
         result.same_node = detail::DriverState::of(*driver).is_this_node(*said.blob);
         try {
-            import_and_read(driver, said, timeout);
+            import_and_read(driver, said, options, result.device);
         } catch (const Error& error) {
             throw of_living_exporter(error, said, result.same_node);
         }
         result.summary = "the peer's memory was imported, and holds what the peer's GPU wrote into it";
     } catch (const Error& error) {
         result.why_not = error;
-        result.side = side_of(error);
+        result.side = side_of_try(error, result.same_node);
         result.summary =
             detail::formatted("the peer's memory can't be used, and {}: {}", in_words(result.side), error.what());
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "flags/copy_port.hpp"
+#include "vmm/copy_port.hpp"
 
 #include <utility>
 

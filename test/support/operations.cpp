@@ -183,11 +183,11 @@ private:
             [](Scene& scene) { scene.peer_probe.reset(); }, Told::logged);
         add(
             "check_peer_probe(const std::shared_ptr<Driver>& driver, std::span<const std::byte> bytes, "
-            "std::chrono::milliseconds timeout = std::chrono::milliseconds(10'000))",
+            "const PeerProbeOptions& options = {})",
             to_string(place),
             [place](Scene& scene) { scene.foreign_probe.emplace(make_peer_probe(scene.world.emulated, place)); },
             [](Scene& scene) {
-                scene.peer_checked = check_peer_probe(scene.driver, scene.foreign_probe->bytes(), kNever);
+                scene.peer_checked = check_peer_probe(scene.driver, scene.foreign_probe->bytes(), {.timeout = kNever});
             },
             Told::answered);
     }
