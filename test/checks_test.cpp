@@ -6,7 +6,10 @@
 #include <iterator>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "error/cures.hpp"
 #include "support/test.hpp"
@@ -23,7 +26,71 @@ std::string text_of(const std::string& path) {
 
 std::string area_of(std::string_view id) { return std::string(id.substr(0, id.rfind('-'))); }
 
+std::string source_of(const std::string& test) {
+    return text_of(std::string(FABRICMEM_SOURCE_DIR) + "/test/" + test + ".cpp");
+}
+
+std::vector<std::string> all_in(const std::string& text, const std::regex& pattern, std::size_t group = 0) {
+    std::vector<std::string> found;
+    for (auto at = std::sregex_iterator(text.begin(), text.end(), pattern); at != std::sregex_iterator(); ++at)
+        found.push_back((*at)[group].str());
+    return found;
+}
+
+/// Whether the source has such a test case; a name that ends in " ..." is the beginning of one.
+bool has_case(const std::string& source, std::string name) {
+    constexpr std::string_view kMore = " ...";
+    const bool begins = name.size() > kMore.size() && name.substr(name.size() - kMore.size()) == kMore;
+    if (begins) name.resize(name.size() - kMore.size());
+    return source.find("TEST_CASE(\"" + name + (begins ? "" : "\"")) != std::string::npos;
+}
+
+/// A row of a table in docs/failures.md whose cause is acted out.
+struct ActedOut {
+    std::vector<std::string> ids;
+    std::vector<std::string> sources;  // of the tests that it names
+    std::vector<std::string> cases;
+};
+
+std::vector<ActedOut> rows_acted_out() {
+    std::vector<ActedOut> rows;
+    std::istringstream page(text_of(std::string(FABRICMEM_SOURCE_DIR) + "/docs/failures.md"));
+    std::vector<std::string> last;  // which "the same" means
+    for (std::string line; std::getline(page, line);) {
+        const auto ids = all_in(line, std::regex("FM-[A-Z]+-[0-9]{3}"));
+        if (line.empty() || line.front() != '|' || ids.empty()) continue;
+        const std::string tests = line.substr(line.rfind('|', line.size() - 2));
+        if (tests.find("| not acted out") == 0) continue;
+        CAPTURE(line);
+        std::vector<std::string> sources;
+        if (tests.find("| the same") == 0) sources = last;
+        for (const std::string& name : all_in(tests, std::regex("[a-z_]+_test"))) sources.push_back(source_of(name));
+        CHECK_FALSE(sources.empty());
+        last = sources;
+        rows.push_back({ids, sources, all_in(tests, std::regex("«([^»]*)»"), 1)});
+    }
+    return rows;
+}
+
 }  // namespace
+
+TEST_CASE("Each test that docs/failures.md names is there, and looks for the row's checks", "[checks]") {
+    const auto rows = rows_acted_out();
+    CHECK(rows.size() > 50);
+    for (const ActedOut& row : rows) {
+        const auto in_some = [&](const auto& holds) {
+            return std::any_of(row.sources.begin(), row.sources.end(), holds);
+        };
+        for (const std::string& name : row.cases) {
+            CAPTURE(name);
+            CHECK(in_some([&](const std::string& source) { return has_case(source, name); }));
+        }
+        for (const std::string& id : row.ids) {
+            CAPTURE(id);
+            CHECK(in_some([&](const std::string& source) { return source.find(id) != std::string::npos; }));
+        }
+    }
+}
 
 TEST_CASE("Check ids have one form, occur once, and are numbered without gaps in their area", "[checks]") {
     std::string area;

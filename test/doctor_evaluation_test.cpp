@@ -251,6 +251,13 @@ TEST_CASE("What is expected follows from the domain, unless it is said", "[docto
     CHECK(doctor::expectation_of(joining, std::nullopt) == Expectation::multinode);
 }
 
+TEST_CASE("Host memory that stays on its node is a warning where other nodes are expected", "[doctor]") {
+    Facts facts = domain_facts();
+    for (auto& device : facts.devices) device.host_memory_travels = false;
+    CHECK(troubles(doctor::evaluate(facts, Expectation::multinode)) == Texts{"FM-FABRIC-010 warning"});
+    CHECK(troubles(doctor::evaluate(facts, Expectation::node)).empty());
+}
+
 TEST_CASE("Each outcome has its exit code", "[doctor]") {
     CHECK(verdict_of(good_facts()).exit_code() == 0);
     CHECK(verdict_of(domain_facts()).exit_code() == 0);

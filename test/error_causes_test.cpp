@@ -254,6 +254,20 @@ TEST_CASE("Where an exporter is gone to is told by host, boot and process", "[bu
     CHECK(contains(told(std::nullopt, std::nullopt), "its IMEX daemon was down when it exported"));
 }
 
+TEST_CASE("Host memory of another node that can't be imported is told that it may not travel", "[buffer][fault]") {
+    const auto emulated = make_emulated_driver();
+    const auto driver =
+        std::make_shared<Failing>(emulated, "mem_import_from_shareable_handle", CUDA_ERROR_NOT_SUPPORTED);
+    const FabricBuffer own(emulated, 1, {.location = Location::host_numa(0)});
+    HandleBlob blob = own.blob();
+    blob.host_id = blob.boot_id = Id128{{7}};
+    const auto error = error_of([&] { ImportedFabricBuffer(driver, blob); });
+    REQUIRE(error.has_value());
+    CHECK(error->details().check == "FM-FABRIC-010");
+    CHECK(error->kind() == ErrorKind::peer_gone);
+    CHECK(contains(error->details().cause, "likely, host memory does not travel between these nodes"));
+}
+
 TEST_CASE("An error is made without asking the driver or NVML for more", "[buffer][fault]") {
     const auto emulated = make_emulated_driver({.devices = 2});
     const FabricBuffer own(emulated, 1, {.location = Location::host_numa(0)});

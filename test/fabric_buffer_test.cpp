@@ -403,7 +403,27 @@ TEST_CASE("A device that silently grants no fabric handle is found out", "[buffe
     REQUIRE(error.has_value());
     CHECK(error->kind() == ErrorKind::unsupported);
     CHECK(contains(error->what(), "silently granted none"));
+    CHECK(error->details().check == "FM-FABRIC-001");
     CHECK(emulated_counts(*driver) == EmulatedCounts());
+}
+
+TEST_CASE("A device that says it has fabric handles and silently grants none is told from one that has none",
+          "[buffer][fault]") {
+    class Boastful : public FaultDriver {
+    public:
+        using FaultDriver::FaultDriver;
+        CUresult device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice device) noexcept override {
+            const CUresult result = FaultDriver::device_get_attribute(value, attribute, device);
+            if (static_cast<int>(attribute) == 128) *value = 1;
+            return result;
+        }
+    };
+    const auto emulated = make_emulated_driver({.fabric = FabricAttribute::unsupported});
+    const auto error = error_of([&] { FabricBuffer(std::make_shared<Boastful>(emulated), 1); });
+    REQUIRE(error.has_value());
+    CHECK(error->kind() == ErrorKind::unsupported);
+    CHECK(error->details().check == "FM-FABRIC-002");
+    CHECK(emulated_counts(*emulated) == EmulatedCounts());
 }
 
 TEST_CASE("Both handle types are granted where both are asked for", "[buffer][each]") {

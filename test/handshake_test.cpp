@@ -637,6 +637,8 @@ TEST_CASE("Host memory that one side can't reach is done without by both, and bo
     CHECK(other.device.state == PathState::proved);
     CHECK(other.host.state == PathState::failed);
     CHECK(contains(other.slots_reason, "rank 0 could not reach this rank's host memory, and says so"));
+    REQUIRE(other.host.error.has_value());
+    CHECK(other.host.error->details().check == "FM-PEER-009");
 }
 
 TEST_CASE("Device memory that one side can't reach is a failure that both learn of", "[handshake]") {

@@ -156,7 +156,13 @@ TEST_CASE("Memory that its exporter released can't be imported, and the error sa
     REQUIRE(error.has_value());
     CHECK(error->kind() == ErrorKind::peer_gone);
     CHECK(error->code() == CUDA_ERROR_NOT_SUPPORTED);
+    CHECK(error->details().check == "FM-PEER-001");
     CHECK(contains(error->details().cause, "lives, but has released the memory"));
+    const auto bare =
+        error_of([&] { ImportedFabricBuffer(driver, HandleBlob::from_bare(blob.bare_hex(), blob.mapped_bytes, Location::device(0))); });
+    REQUIRE(bare.has_value());
+    CHECK(bare->details().check == "FM-PEER-001");
+    CHECK(contains(bare->details().cause, "or these bytes are no fabric handle"));
     CHECK(contains(error->details().identity, "Exporter: host"));
     CHECK(contains(error->details().identity, to_string(*blob.allocation_id)));
     CHECK(contains(error->details().identity, "Importer: host"));
@@ -271,11 +277,7 @@ TEST_CASE("What the channel nodes are like is told where fabric memory is refuse
         {{}, "no IMEX channel node", "mknod", "FM-CHANNEL-001"},
         {{}, "no IMEX channel node", "mknod", "FM-CHANNEL-001", ENOENT},
         {{}, "can't be listed (errno 5)", "mknod", "FM-CHANNEL-001", EIO},
-        {{},
-         "this user may not list it",
-         "chmod 0755 /dev/nvidia-caps-imex-channels`",
-         "FM-CHANNEL-002",
-         EACCES},
+        {{}, "this user may not list it", "chmod 0755 /dev/nvidia-caps-imex-channels`", "FM-CHANNEL-002", EACCES},
         {{{.number = 0, .device_minor = 5}},
          "although IMEX channel 5 can be opened (the node is /dev/nvidia-caps-imex-channels/channel0 (channel 5",
          "again",
@@ -374,6 +376,7 @@ TEST_CASE("Another NVLink domain is told from a blob of the wrong size", "[buffe
             REQUIRE(error.has_value());
             INFO(error->what());
             CHECK(error->kind() == (clique == 1 ? row.same_clique : row.elsewhere));
+            if (clique == 2) CHECK(error->details().check == "FM-PEER-002");
             CHECK(contains(error->details().identity, "clique 1"));
             CHECK((clique == 1 || contains(error->details().identity, "clique 2")));
         }

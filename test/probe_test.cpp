@@ -200,8 +200,8 @@ TEST_CASE("What a probe did not come to is not passed, whatever comes before it 
     class Zeros : public FaultDriver {
     public:
         using FaultDriver::FaultDriver;
-        CUresult mem_export_to_shareable_handle(void* shareable, CUmemGenericAllocationHandle, CUmemAllocationHandleType,
-                                                unsigned long long) noexcept override {
+        CUresult mem_export_to_shareable_handle(void* shareable, CUmemGenericAllocationHandle,
+                                                CUmemAllocationHandleType, unsigned long long) noexcept override {
             std::fill_n(static_cast<unsigned char*>(shareable), 64, static_cast<unsigned char>(0));
             return CUDA_SUCCESS;
         }

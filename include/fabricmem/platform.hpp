@@ -16,7 +16,7 @@ namespace fabricmem {
 
 /// A character device /dev/nvidia-caps-imex-channels/channelN.
 struct ImexChannel {
-    int number = 0;        ///< N, in its name
+    int number = 0;      ///< N, in its name
     int open_errno = 0;  ///< 0: this process can open it for reading and writing; else the errno of the try
     /// Its major number is the one in /proc/devices; true where that can't be told, false for what is no character
     /// device.

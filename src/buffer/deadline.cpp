@@ -102,9 +102,10 @@ Error timed_out(const Late& late, const Driver& driver, const HandleBlob& blob) 
     details.cause = formatted("it had not returned after {} ms; {}", late.timeout.count(),
                               daemon ? "likely the IMEX daemon of this node waits for a peer that is lost"
                                      : "likely another call of the driver hangs and holds it up");
-    details.cure = formatted("{}; the call goes on in a thread of its own (stuck_calls() counts it), and what comes of "
-                             "it is given back then",
-                             daemon ? "look at nvidia-imex on both nodes" : "look for an Xid in the kernel's log (dmesg)");
+    details.cure = formatted(
+        "{}; the call goes on in a thread of its own (stuck_calls() counts it), and what comes of "
+        "it is given back then",
+        daemon ? "look at nvidia-imex on both nodes" : "look for an Xid in the kernel's log (dmesg)");
     details.check = daemon ? "FM-IMEX-004" : "FM-DRIVER-008";
     details.identity =
         formatted("Exporter: {}. Importer: {}", describe_exporter(blob), describe_known_importer(driver));

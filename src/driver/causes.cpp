@@ -28,9 +28,8 @@ Finding find_in_channel_folder(int error) {
                           error),
                 formatted("as administrator: `chmod 0755 {}`", kFolder)};
     }
-    const std::string why = error == 0 || error == ENOENT
-                                ? std::string()
-                                : formatted(": {} can't be listed (errno {})", kFolder, error);
+    const std::string why =
+        error == 0 || error == ENOENT ? std::string() : formatted(": {} can't be listed (errno {})", kFolder, error);
     return {"FM-CHANNEL-001",
             formatted("this process sees no IMEX channel node (/dev/nvidia-caps-imex-channels/channelN){}", why)};
 }

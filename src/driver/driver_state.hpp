@@ -81,7 +81,7 @@ struct KnownFacts {
 struct Patience {
     std::chrono::milliseconds zeroing{60'000};
     std::chrono::milliseconds probing{10'000};
-    std::chrono::milliseconds calling{10'000};  // a probe's calls, beyond that
+    std::chrono::milliseconds calling{10'000};       // a probe's calls, beyond that
     std::chrono::milliseconds no_of_a_probe{5'000};  // how long it is given again
 };
 
@@ -120,7 +120,8 @@ public:
     [[nodiscard]] std::shared_ptr<const ProcessIdentity> identity();
     /// Whether the blob's exporter runs on this node, since this boot: its boot id is known, and ours.
     [[nodiscard]] bool is_this_node(const HandleBlob& blob);
-    /// The channel that this process holds: by the first node that it can open. Kept once found: a process has one for life.
+    /// The channel that this process holds: by the first node that it can open. Kept once found: a process has one for
+    /// life.
     [[nodiscard]] std::optional<std::int32_t> imex_channel();
     /// Kept once the fabric's probe is over (or there is none); nullopt where there is no multi-node fabric.
     [[nodiscard]] std::optional<FabricPlace> fabric_place(const DeviceFacts& device);

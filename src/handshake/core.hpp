@@ -17,11 +17,11 @@
 #include <fabricmem/driver.hpp>
 #include <fabricmem/handshake.hpp>
 
-#include "vmm/copy_port.hpp"
 #include "flags/sealed_slot.hpp"
 #include "handshake/hello.hpp"
 #include "handshake/import_queue.hpp"
 #include "handshake/token.hpp"
+#include "vmm/copy_port.hpp"
 #include "worker/turn.hpp"
 
 namespace fabricmem::detail {

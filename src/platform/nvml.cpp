@@ -84,8 +84,8 @@ std::optional<std::uint32_t> number_in(const nvml_abi::FieldValue& field) {
     }
 }
 
-// Which process was the first to load which library. NVML's own state is one for a process, however many objects ask it,
-// and a child inherits it with all descriptors and locks in it.
+// Which process was the first to load which library. NVML's own state is one for a process, however many objects ask
+// it, and a child inherits it with all descriptors and locks in it.
 struct Loader {
     std::string library;
     std::uint64_t process;  // its fork_epoch()

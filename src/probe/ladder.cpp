@@ -211,18 +211,18 @@ void Ladder::look_at_channels() {
     for (const ImexChannel& channel : channels) {
         if (channel.open_errno == 0 && channel.major_matches)
             return pass(ProbeRung::channels, formatted("channel {} can be opened{}", channel.channel(),
-                                                             channel.channel() == channel.number
-                                                                 ? std::string()
-                                                                 : formatted(" (by channel{}: the driver goes by the "
-                                                                             "minor number)",
-                                                                             channel.number)));
+                                                       channel.channel() == channel.number
+                                                           ? std::string()
+                                                           : formatted(" (by channel{}: the driver goes by the "
+                                                                       "minor number)",
+                                                                       channel.number)));
     }
     std::string facts = formatted("{} channel nodes, none of them usable", channels.size());
     if (const int error = driver_->platform().imex_channels_errno(); error != 0)
         facts = formatted("no channel nodes: their folder can't be listed (errno {})", error);
     Finding finding = find_cause_in_channels(driver_->platform());
-    set(ProbeRung::channels, RungState::failed, std::move(facts), finding.check,
-        std::move(finding.cause), std::move(finding.cure));
+    set(ProbeRung::channels, RungState::failed, std::move(facts), finding.check, std::move(finding.cause),
+        std::move(finding.cure));
 }
 
 void Ladder::judge_fabric(const FabricInfo& info) {

@@ -102,8 +102,8 @@ Error of_living_exporter(const Error& error, const PeerProbeBytes& said, bool sa
     return Error(std::move(details));
 }
 
-// Reads what an import begins with. A copy on a link that is dead may keep the driver from coming back, and the GPU from
-// ever being done.
+// Reads what an import begins with. A copy on a link that is dead may keep the driver from coming back, and the GPU
+// from ever being done.
 class ReadJob final : public detail::Job {
 public:
     ReadJob(std::shared_ptr<Driver> driver, ImportedFabricBuffer imported_memory, int device, std::size_t bytes)
@@ -143,15 +143,16 @@ private:
             return;
         }
         detail::BufferParts::of(imported).give_up();  // a copy of it is under way
-        throw Error({.kind = ErrorKind::timed_out,
-                     .call = "cuMemcpyAsync",
-                     .bytes = bytes_,
-                     .subject = to_string(imported.location()),
-                     .cause = detail::formatted("device {} had not read it after {} ms: the GPU is busy, or the link to "
-                                                "the memory is dead",
-                                                device_, patience.count()),
-                     .cure = detail::cure_of("FM-MEMORY-011"),
-                     .check = "FM-MEMORY-011"});
+        throw Error(
+            {.kind = ErrorKind::timed_out,
+             .call = "cuMemcpyAsync",
+             .bytes = bytes_,
+             .subject = to_string(imported.location()),
+             .cause = detail::formatted("device {} had not read it after {} ms: the GPU is busy, or the link to "
+                                        "the memory is dead",
+                                        device_, patience.count()),
+             .cure = detail::cure_of("FM-MEMORY-011"),
+             .check = "FM-MEMORY-011"});
     }
 
     std::shared_ptr<Driver> driver_;
@@ -160,14 +161,15 @@ private:
 };
 
 Error call_hangs(const char* call, int device, std::chrono::milliseconds waited) {
-    return Error({.kind = ErrorKind::timed_out,
-                  .call = call == nullptr ? "" : call,
-                  .subject = detail::formatted("reading the peer's memory by device {}", device),
-                  .cause = detail::formatted("it had not returned after {} ms: likely the link to the memory is dead, or "
-                                             "another call of the driver hangs and holds it up",
-                                             waited.count()),
-                  .cure = detail::cure_of("FM-DRIVER-008"),
-                  .check = "FM-DRIVER-008"});
+    return Error(
+        {.kind = ErrorKind::timed_out,
+         .call = call == nullptr ? "" : call,
+         .subject = detail::formatted("reading the peer's memory by device {}", device),
+         .cause = detail::formatted("it had not returned after {} ms: likely the link to the memory is dead, or "
+                                    "another call of the driver hangs and holds it up",
+                                    waited.count()),
+         .cure = detail::cure_of("FM-DRIVER-008"),
+         .check = "FM-DRIVER-008"});
 }
 
 // Takes the import, and hands it back where nothing is under way.

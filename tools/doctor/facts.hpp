@@ -56,7 +56,7 @@ struct MachineFacts {
     std::string boot_id{};
     std::optional<fabricmem::KernelModule> kernel_module{};
     std::vector<fabricmem::ImexChannel> channels{};
-    int channels_errno = 0;  ///< of listing their folder
+    int channels_errno = 0;                        ///< of listing their folder
     std::optional<std::string> visible_devices{};  ///< CUDA_VISIBLE_DEVICES; nullopt: not set
     /// A PCI device of NVIDIA's; nullopt: can't be told.
     std::optional<bool> gpu_on_pci{};

@@ -81,7 +81,8 @@ int run_importer(const Options& options) {
         speaker.say(begin_line("import of " + task->probe.place));
         const auto bytes = from_hex(task->probe.bytes);
         const auto timeout = std::chrono::milliseconds(std::max<std::int64_t>(task->timeout_ms, 1));
-        speaker.say(cell_line(cell_of_result(check_peer_probe(driver, bytes, {.timeout = timeout}), task->probe.place)));
+        speaker.say(
+            cell_line(cell_of_result(check_peer_probe(driver, bytes, {.timeout = timeout}), task->probe.place)));
     }
     return 0;
 }

@@ -51,14 +51,15 @@ std::string text_of_machine(const MachineFacts& machine, const Layout& layout) {
             4, layout.width);
     }
     if (machine.channels_errno != 0) {
-        text += wrapped("  ", formatted("IMEX channels: their folder can't be listed (errno {})", machine.channels_errno),
-                        4, layout.width);
+        text +=
+            wrapped("  ", formatted("IMEX channels: their folder can't be listed (errno {})", machine.channels_errno),
+                    4, layout.width);
     }
     for (const fabricmem::ImexChannel& channel : machine.channels) {
-        const std::string named = channel.channel() == channel.number
-                                      ? std::string()
-                                      : formatted(" (the node is channel{}, and its minor number counts)",
-                                                  channel.number);
+        const std::string named =
+            channel.channel() == channel.number
+                ? std::string()
+                : formatted(" (the node is channel{}, and its minor number counts)", channel.number);
         const char* const major = channel.major_matches ? "" : ", with another major number than the driver's";
         text += wrapped("  ",
                         formatted("IMEX channel {}{}: {}{}", channel.channel(), named,
