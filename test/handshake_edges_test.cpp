@@ -12,12 +12,14 @@
 #include <vector>
 
 #include <fabricmem/emulated_fabric.hpp>
+#include <fabricmem/fault_driver.hpp>
 #include <fabricmem/flag_slots.hpp>
 #include <fabricmem/forwarding_driver.hpp>
 #include <fabricmem/handshake.hpp>
 
 #include "buffer/deadline.hpp"
 #include "handshake/hello.hpp"
+#include "handshake/import_queue.hpp"
 #include "support/buffers.hpp"
 #include "support/expect_error.hpp"
 #include "support/fabric_kit.hpp"
@@ -347,4 +349,24 @@ TEST_CASE("Slots in memory that was mapped read-only are read, and not stored to
         FABRICMEM_CHECK_ERROR(peers.reset(3), bad_argument, "read-only");
         FABRICMEM_CHECK_ERROR(peers.reset_all(), bad_argument, "read-only");
     }
+}
+
+TEST_CASE("An import that comes as it is given up is had or named, and never lost without a word", "[handshake]") {
+    const QuietLog quiet;
+    const auto emulated = make_emulated_driver();
+    const FabricBuffer own(emulated, 1);
+    const auto slow = std::make_shared<FaultDriver>(emulated);
+    slow->add({.effect = Fault::Effect::delay,
+               .call = "mem_import_from_shareable_handle",
+               .delay = std::chrono::microseconds(1000)});
+    for (int round = 0; round < 300; ++round) {
+        detail::ImportQueue queue(slow, milliseconds(1));
+        const auto task = queue.start(own.blob(), {.timeout = milliseconds(0)});
+        while (!task->done()) queue.look();
+        std::shared_ptr<const ImportedFabricBuffer> had;
+        const auto error = error_of([&] { had = task->take(); });
+        REQUIRE((had != nullptr) != error.has_value());
+        queue.drop(std::move(had));
+    }
+    REQUIRE(detail::wait_until_stuck(*slow, 0, std::chrono::seconds(60)));
 }

@@ -132,12 +132,16 @@ void ImportTask::run(const std::shared_ptr<Driver>& driver, Progress& progress) 
     returned_ = true;
 }
 
-std::shared_ptr<const ImportedFabricBuffer> ImportTask::finish(std::exception_ptr failure) noexcept {
+void ImportTask::fail(std::exception_ptr failure) noexcept {
     const std::lock_guard lock(mutex_);
-    if (!done_) {
-        done_ = true;
-        failure_ = std::move(failure);
-    }
+    if (done_) return;  // it has come in this very moment, and is had
+    done_ = true;
+    failure_ = std::move(failure);
+}
+
+std::shared_ptr<const ImportedFabricBuffer> ImportTask::forget() noexcept {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
     return std::move(buffer_);
 }
 
@@ -184,7 +188,7 @@ std::shared_ptr<ImportTask> ImportQueue::start(const HandleBlob& blob, const Imp
 }
 
 void ImportQueue::drop(const std::shared_ptr<ImportTask>& task) {
-    if (task != nullptr) drop(task->finish(nullptr));
+    if (task != nullptr) drop(task->forget());
 }
 
 void ImportQueue::drop(std::shared_ptr<const ImportedFabricBuffer> buffer) {
@@ -238,7 +242,7 @@ void ImportQueue::fail_imports(const std::exception_ptr& failure) {
         failed.swap(shared_->imports);
     }
     for (const std::shared_ptr<ImportTask>& task : failed) {
-        static_cast<void>(task->finish(failure));
+        task->fail(failure);
         const std::lock_guard lock(task->mutex_);
         task->returned_ = true;
     }
@@ -264,8 +268,7 @@ void ImportQueue::give_up(const std::shared_ptr<ImportThread>& thread) {
     static_cast<void>(DriverState::of(*driver_).workers().give_up(thread));
     threads_.erase(std::remove(threads_.begin(), threads_.end(), thread), threads_.end());
     if (task == nullptr) return;
-    const Error error = import_timed_out(*driver_, task->blob_, call, time_limit_);
-    drop(task->finish(std::make_exception_ptr(error)));
+    task->fail(std::make_exception_ptr(import_timed_out(*driver_, task->blob_, call, time_limit_)));
 }
 
 bool ImportQueue::wait_until_idle(Clock::time_point deadline) {

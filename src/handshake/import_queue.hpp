@@ -33,8 +33,10 @@ private:
     friend class ImportThread;
     ImportTask(const HandleBlob& blob, const ImportOptions& options) : blob_(blob), options_(options) {}
     void run(const std::shared_ptr<Driver>& driver, Progress& progress) noexcept;
+    /// Who waits for it is told so, unless it has come already.
+    void fail(std::exception_ptr failure) noexcept;
     /// Nobody waits for it any more. Returns what has come already.
-    [[nodiscard]] std::shared_ptr<const ImportedFabricBuffer> finish(std::exception_ptr failure) noexcept;
+    [[nodiscard]] std::shared_ptr<const ImportedFabricBuffer> forget() noexcept;
 
     HandleBlob blob_;
     ImportOptions options_;
