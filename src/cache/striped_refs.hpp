@@ -88,6 +88,7 @@ public:
     [[nodiscard]] bool close_if_unused() noexcept {
         if (count() != 0) return false;  // nearly always right, and cheaper than to take it back
         std::uint64_t words[kStripes];
+        const Moving moving(moves_);
         for (std::uint32_t i = 0; i < kStripes; ++i) {
             if (close_stripe_if_unused(i, &words[i])) continue;
             // Nobody changes a closed word, so they can be put back as they were.
@@ -104,6 +105,7 @@ public:
         constexpr std::int64_t kUntilMoved = std::int64_t{1} << 62;
         moved_.fetch_add(kUntilMoved, std::memory_order_relaxed);
         std::int64_t references = 0;
+        const Moving moving(moves_);
         for (Stripe& stripe : stripes_) {
             const std::uint64_t word = stripe.word.exchange(0, std::memory_order_acq_rel);
             references += references_of(word);
@@ -120,11 +122,15 @@ public:
         for (const Stripe& stripe : stripes_) references += references_of(stripe.word.load(std::memory_order_relaxed));
         return references;
     }
-    /// Over all times that it was open.
+    /// Over all times that it was open. Never less than before, so not while hits are moved from stripes.
     [[nodiscard]] std::uint64_t hits() const noexcept {
-        std::uint64_t hits = carried_hits_.load(std::memory_order_relaxed);
-        for (const Stripe& stripe : stripes_) hits += stripe.word.load(std::memory_order_relaxed) / kHit;
-        return hits;
+        for (;;) {
+            const std::uint32_t moves = moves_.load(std::memory_order_acquire);
+            // Acquire: what is read next is not read before.
+            std::uint64_t hits = carried_hits_.load(std::memory_order_acquire);
+            for (const Stripe& stripe : stripes_) hits += stripe.word.load(std::memory_order_acquire) / kHit;
+            if (moves % 2 == 0 && moves_.load(std::memory_order_relaxed) == moves) return hits;
+        }
     }
 
 private:
@@ -134,6 +140,20 @@ private:
     static constexpr std::uint64_t kRef = 2;
     static constexpr std::uint64_t kHit = std::uint64_t{1} << 33;
     static constexpr std::uint64_t kManyHits = std::uint64_t{1} << 63;
+
+    // While there is one the number is odd.
+    class Moving {
+    public:
+        explicit Moving(std::atomic<std::uint32_t>& moves) noexcept : moves_(moves) {
+            moves_.fetch_add(1, std::memory_order_acq_rel);
+        }
+        Moving(const Moving&) = delete;
+        Moving& operator=(const Moving&) = delete;
+        ~Moving() { moves_.fetch_add(1, std::memory_order_release); }
+
+    private:
+        std::atomic<std::uint32_t>& moves_;
+    };
 
     struct alignas(64) Stripe {
         std::atomic<std::uint64_t> word{0};
@@ -154,6 +174,7 @@ private:
     std::array<Stripe, kStripes> stripes_;
     std::atomic<std::int64_t> moved_{0};
     std::atomic<std::uint64_t> carried_hits_{0};
+    std::atomic<std::uint32_t> moves_{0};
 };
 
 inline std::uint32_t stripe_of_thread() noexcept {
