@@ -158,8 +158,9 @@ TEST_CASE("Memory that its exporter released can't be imported, and the error sa
     CHECK(error->code() == CUDA_ERROR_NOT_SUPPORTED);
     CHECK(error->details().check == "FM-PEER-001");
     CHECK(contains(error->details().cause, "lives, but has released the memory"));
-    const auto bare =
-        error_of([&] { ImportedFabricBuffer(driver, HandleBlob::from_bare(blob.bare_hex(), blob.mapped_bytes, Location::device(0))); });
+    const auto bare = error_of([&] {
+        ImportedFabricBuffer(driver, HandleBlob::from_bare(blob.bare_hex(), blob.mapped_bytes, Location::device(0)));
+    });
     REQUIRE(bare.has_value());
     CHECK(bare->details().check == "FM-PEER-001");
     CHECK(contains(bare->details().cause, "or these bytes are no fabric handle"));

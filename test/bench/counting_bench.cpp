@@ -70,6 +70,7 @@ void counting() {
 }  // namespace
 
 int main() {
-    std::printf("ns each\n| %-58s | %8s | %8s | %-24s |\n| --- | --- | --- | --- |\n", "what", "median", "least", "goal");
+    std::printf("ns each\n| %-58s | %8s | %8s | %-24s |\n| --- | --- | --- | --- |\n", "what", "median", "least",
+                "goal");
     counting();
 }
