@@ -77,6 +77,14 @@ TEST_CASE("Two causes of one check are two findings", "[doctor]") {
     CHECK(troubles(facts) == Texts{"FM-MEMORY-003 failed", "FM-MEMORY-003 failed"});
 }
 
+TEST_CASE("A node whose name and minor number differ is a warning", "[doctor]") {
+    Facts facts = good_facts();
+    facts.machine->channels = {ImexChannel{.number = 0, .device_minor = 5}};
+    CHECK(troubles(facts) == Texts{"FM-CHANNEL-009 warning"});
+    facts.machine->channels = {ImexChannel{.number = 5, .device_minor = 5}};
+    CHECK(troubles(facts).empty());
+}
+
 TEST_CASE("A fact that looks wrong is a warning where memory works", "[doctor]") {
     Facts facts = good_facts();
     facts.machine->channels = {ImexChannel{.number = 0, .major_matches = false}};

@@ -23,6 +23,7 @@ using Ids = std::vector<std::string>;
 namespace {
 
 constexpr const char* kChannels = "dev/nvidia-caps-imex-channels";
+constexpr int kNullMinor = 3;  // of /dev/null, which is a channel node here: its name has to have its number
 
 /// A machine with a GPU, a channel node and NVML, where nothing is wrong, until a test breaks it.
 class Machine {
@@ -33,7 +34,7 @@ public:
         // The null device has major number 1 and can be opened by all.
         (void)folder_.write("proc/devices", "Character devices:\n  1 nvidia-caps-imex-channels\n 10 misc\n");
         std::filesystem::create_directories(folder_.path() + "/" + kChannels);
-        channel(0, "/dev/null");
+        channel(kNullMinor, "/dev/null");
         nvml("driver_version=580.159.04\ndevice=0000:01:00.0\nstate=0\nhealth=0\ncluster=" + std::string(32, '0') +
              "\n");
         scenario("single-h100");
@@ -101,7 +102,7 @@ TEST_CASE("A machine where all is well is told with its driver's versions", "[do
 TEST_CASE("Each fault of the channel nodes in /dev is named, and no other", "[doctor]") {
     {
         Machine machine;
-        machine.channel(0, "");
+        machine.channel(kNullMinor, "");
         machine.scenario("single-h100-no-channel");
         const DoctorDocument told = machine.ask();
         CHECK(told.code == 2);
@@ -110,7 +111,7 @@ TEST_CASE("Each fault of the channel nodes in /dev is named, and no other", "[do
     }
     {
         Machine machine;
-        machine.channel(0, "/dev/ptmx");  // of another major number
+        machine.channel(kNullMinor, "/dev/ptmx");  // of another major number
         machine.scenario(with_channel({.number = 0, .open_errno = 6, .major_matches = false}));
         const DoctorDocument told = machine.ask();
         CHECK(told.code == 2);
@@ -119,7 +120,7 @@ TEST_CASE("Each fault of the channel nodes in /dev is named, and no other", "[do
     }
     {
         Machine machine;  // a link to nowhere can't be opened, as a number beyond the driver's can't
-        machine.channel(0, "");
+        machine.channel(kNullMinor, "");
         machine.channel(4000, "/nowhere");
         machine.scenario(with_channel({.number = 4000, .open_errno = 6}));
         const DoctorDocument told = machine.ask();
@@ -133,7 +134,7 @@ TEST_CASE("Each fault of the channel nodes in /dev is named, and no other", "[do
 TEST_CASE("A channel that this user may not open is named by its mode", "[doctor]") {
     if (::geteuid() == 0) FABRICMEM_SKIP("root may open all");
     Machine machine;
-    machine.channel(0, "/dev/mem");  // of major number 1 too
+    machine.channel(kNullMinor, "/dev/mem");  // of major number 1 too
     machine.scenario(with_channel({.number = 0, .open_errno = 13}));
     const DoctorDocument told = machine.ask();
     CHECK(told.code == 2);
@@ -151,7 +152,7 @@ TEST_CASE("A driver that refuses although a channel opens is told from one witho
 TEST_CASE("A driver without channels is told by its parameter", "[doctor]") {
     Machine machine;
     machine.module("580.159.04", "0");
-    machine.channel(0, "");
+    machine.channel(kNullMinor, "");
     machine.scenario("single-h100-no-channel");
     const DoctorDocument told = machine.ask();
     CHECK(told.code == 2);
@@ -159,9 +160,19 @@ TEST_CASE("A driver without channels is told by its parameter", "[doctor]") {
     CHECK(told.checks("warning").empty());
 }
 
+TEST_CASE("A channel node whose name is not its minor number is a warning", "[doctor]") {
+    Machine machine;
+    machine.channel(kNullMinor, "");
+    machine.channel(0, "/dev/null");
+    const DoctorDocument told = machine.ask();
+    CHECK(told.code == 0);
+    CHECK(told.checks("warning") == Ids{"FM-CHANNEL-009"});
+    CHECK(contains(told.check("FM-CHANNEL-009")["cause"].get<std::string>(), "channel0 is of minor number 3"));
+}
+
 TEST_CASE("What looks wrong in /dev is a warning where memory works all the same", "[doctor]") {
     Machine machine;
-    machine.channel(0, "/dev/ptmx");
+    machine.channel(kNullMinor, "/dev/ptmx");
     const DoctorDocument told = machine.ask();
     CHECK(told.code == 0);
     CHECK(told.checks("failed").empty());

@@ -231,6 +231,19 @@ TEST_CASE("What fails while memory is imported has its cause and a cure", "[buff
     }
 }
 
+TEST_CASE("Who imports by a node whose name and minor number differ is told so", "[buffer][fault]") {
+    const auto emulated = make_emulated_driver();
+    const FabricBuffer own(emulated, 1);
+    const auto driver =
+        std::make_shared<Failing>(emulated, "mem_import_from_shareable_handle", CUDA_ERROR_NOT_PERMITTED);
+    driver->node.channels = {{.number = 0, .device_minor = 5}};
+    const auto error = error_of([&] { ImportedFabricBuffer(driver, own.blob()).close(); });
+    REQUIRE(error.has_value());
+    check_whole(*error,
+                {"", 800, nullptr, ErrorKind::not_permitted, "channel0 is of minor number 5", "FM-CHANNEL-009"});
+    CHECK(side_of(*error) == Side::here);
+}
+
 TEST_CASE("Where an exporter is gone to is told by host, boot and process", "[buffer][fault]") {
     const auto emulated = make_emulated_driver();
     const auto driver =

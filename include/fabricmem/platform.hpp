@@ -24,8 +24,8 @@ struct ImexChannel {
     /// Of the device node; nullopt: not known, or no character device.
     std::optional<std::uint32_t> device_minor{};
 
-    /// Which channel it is for the driver, which goes by the device's minor number and not by the node's name (read in
-    /// the kernel module's sources): a node named channel0 whose minor is 5 is channel 5.
+    /// Which channel a process has by it: the driver goes by the device's minor number. But it imports by nodes alone
+    /// whose name has their minor number (both seen on an H100, driver 580.159.04; docs/driver-notes.md).
     [[nodiscard]] int channel() const noexcept {
         return device_minor.has_value() ? static_cast<int>(*device_minor) : number;
     }

@@ -83,13 +83,22 @@ Finding find_gone(const HandleBlob& blob, Driver& driver) {
 Finding find_in_both_channels(const HandleBlob& blob, Driver& driver) {
     const std::optional<std::int32_t> own = DriverState::of(driver).imex_channel();
     if (!own.has_value()) return find_cause_in_channels(driver.platform());
+    for (const ImexChannel& channel : driver.platform().imex_channels()) {
+        if (channel.open_errno != 0 || !channel.major_matches) continue;
+        if (channel.channel() == channel.number) break;
+        return {
+            "FM-CHANNEL-009",
+            formatted("/dev/nvidia-caps-imex-channels/channel{} is of minor number {}: by such a node memory can be "
+                      "exported, and none imported",
+                      channel.number, channel.channel())};
+    }
     if (blob.imex_channel == own && blob.allocation_id.has_value()) {
         return {
             "FM-CHANNEL-008",
             formatted("exporter and importer both see IMEX channel {} as their first: likely one of them had started "
-                      "CUDA before it could be opened, or nodes of one name have two minor numbers",
+                      "CUDA before it could be opened",
                       *own),
-            "start both processes again, and compare the nodes' minor numbers"};
+            "start both processes again"};
     }
     if (blob.imex_channel.has_value()) {
         return {"FM-CHANNEL-007",

@@ -136,6 +136,14 @@ constexpr Check kChecks[] = {
      {"start the process again: it looks for a channel once",
       "check the node's minor number against ImexChannelCount (`grep ImexChannelCount /proc/driver/nvidia/params`)", "",
       ""}},
+    {"FM-CHANNEL-009",
+     "the channel node's name has its minor number",
+     ErrorKind::not_permitted,
+     Side::here,
+     {"",
+      "make it again as channelN with the minor number N: `mknod -m 0666 /dev/nvidia-caps-imex-channels/channel0 c "
+      "$(awk '$2==\"nvidia-caps-imex-channels\"{print $1}' /proc/devices) 0`",
+      "hand the node in under its own name", "delete the pod, so that it is given the node anew"}},
 
     // --- devices and the NVLink fabric ---
     {"FM-FABRIC-001",

@@ -110,6 +110,15 @@ void judge_channels(const Facts& facts, Findings& findings) {
     const std::string seen = describe_channels(machine.channels);
     if (any_channel_opens(machine)) {
         for (const ImexChannel& channel : machine.channels) {
+            if (opens(channel) && channel.channel() != channel.number) {
+                findings.add(
+                    "FM-CHANNEL-009", CheckState::warning,
+                    {.about = formatted("channel {}", channel.number),
+                     .facts = seen,
+                     .cause = formatted("the node channel{} is of minor number {}: by such a node memory can be "
+                                        "exported, and none imported",
+                                        channel.number, channel.channel())});
+            }
             if (channel.major_matches) continue;
             findings.add("FM-CHANNEL-004", CheckState::warning,
                          {.about = formatted("channel {}", channel.number),
