@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -158,6 +159,32 @@ TEST_CASE("A driver without channels is told by its parameter", "[doctor]") {
     CHECK(told.code == 2);
     CHECK(told.checks("failed") == Ids{"FM-CHANNEL-006"});
     CHECK(told.checks("warning").empty());
+}
+
+TEST_CASE("The emulated driver is not taken unasked, whatever the environment names", "[doctor]") {
+    Machine machine;  // FABRICMEM_EMULATOR is set
+    machine.set_libraries({std::filesystem::path(FABRICMEM_FAKE_NVML_LIBRARY).parent_path()});
+    const DoctorDocument told = ask_doctor({"--root", machine.folder().path()});
+    CHECK(told.document["driver"]["name"] == "cuda");
+    CHECK_FALSE(contains(told.verdict(), "mulated"));
+}
+
+TEST_CASE("The doctor changes no file of the machine that it looks at", "[doctor]") {
+    const Machine machine;
+    const auto files = [&] {
+        std::map<std::string, std::string> found;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(machine.folder().path())) {
+            struct stat now {};
+            REQUIRE(::lstat(entry.path().c_str(), &now) == 0);
+            found[entry.path()] = std::to_string(now.st_mode) + " " + std::to_string(now.st_size) + " " +
+                                  std::to_string(now.st_ctim.tv_sec) + "." + std::to_string(now.st_ctim.tv_nsec);
+        }
+        return found;
+    };
+    const auto before = files();
+    REQUIRE(before.size() > 5);
+    CHECK(machine.ask({"-v"}).code == 0);
+    CHECK(files() == before);
 }
 
 TEST_CASE("A channel node whose name is not its minor number is a warning", "[doctor]") {

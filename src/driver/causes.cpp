@@ -36,7 +36,7 @@ Finding find_in_channel_folder(int error) {
 
 // "channel0", and which channel that is for the driver, where the name does not say.
 std::string name_of(const ImexChannel& channel) {
-    const std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
+    std::string node = formatted("/dev/nvidia-caps-imex-channels/channel{}", channel.number);
     if (channel.channel() == channel.number) return node;
     return formatted("{} (channel {} for the driver, which goes by the minor number)", node, channel.channel());
 }
