@@ -5,29 +5,19 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <thread>
 
 #include "support/child_process.hpp"
 #include "support/driver_kit.hpp"
 #include "support/test.hpp"
+#include "support/threads.hpp"
 
 using namespace fabricmem;
 using namespace fabricmem::test;
 
 namespace {
 
-// The emulator's: a sanitizer has threads of its own.
-std::size_t emulator_threads() {
-    std::size_t count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
-        std::ifstream file(entry.path() / "comm");
-        std::string name;
-        if (std::getline(file, name) && name == "fabricmem-emu") ++count;
-    }
-    return count;
-}
+std::size_t emulator_threads() { return threads_called("fabricmem-emu"); }
 
 template <typename Condition>
 bool eventually(Condition&& condition) {

@@ -7,19 +7,47 @@
 
 #include <atomic>
 #include <future>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include <fabricmem/counters.hpp>
+#include <fabricmem/forwarding_driver.hpp>
+
 #include "buffer/deadline.hpp"
 #include "support/cache_kit.hpp"
 #include "support/captured_process.hpp"
+#include "support/threads.hpp"
 
 using namespace fabricmem;
 using namespace fabricmem::test;
 
 namespace {
+
+// Notes which thread makes each import.
+class NotesThreads final : public ForwardingDriver {
+public:
+    using ForwardingDriver::ForwardingDriver;
+    CUresult mem_import_from_shareable_handle(CUmemGenericAllocationHandle* handle, void* shareable,
+                                              CUmemAllocationHandleType type) noexcept override {
+        {
+            const std::lock_guard lock(mutex_);
+            seen_.insert(::gettid());
+        }
+        return ForwardingDriver::mem_import_from_shareable_handle(handle, shareable, type);
+    }
+    [[nodiscard]] std::size_t seen() const {
+        const std::lock_guard lock(mutex_);
+        return seen_.size();
+    }
+
+private:
+    mutable std::mutex mutex_;
+    std::set<pid_t> seen_;
+};
 
 Fault hang(const char* call, std::uint64_t number = 0) {
     return {.effect = Fault::Effect::hang, .call = call, .number = number};
@@ -57,6 +85,36 @@ TEST_CASE("An import that hangs holds up nobody who wants another allocation, no
     CHECK(kit.now().imports == 2);
     kit.driver->end_hangs();
     CHECK(hung.get().is_open());
+}
+
+TEST_CASE("While there is a cache two threads are kept for its imports and their ends, and none after it", "[cache]") {
+    const auto driver = std::make_shared<NotesThreads>(make_emulated_driver());
+    const auto kept = [] { return threads_called("fabricmem-call"); };
+    std::vector<FabricBuffer> own;
+    for (int i = 0; i < 8; ++i) own.emplace_back(driver, 1);
+    const ImportOptions with_timeout{.timeout = kNever};
+    { const ImportedFabricBuffer without_cache(driver, own[0].blob(), with_timeout); }
+    CHECK(comes_true([&] { return kept() == 0; }));
+    const std::size_t before = driver->seen();
+    ImportCache cache(driver);
+    std::optional<ImportCache> other(std::in_place, driver);
+    for (const FabricBuffer& buffer : own) static_cast<void>(cache.acquire(buffer.blob()));
+    CHECK(driver->seen() == before + 1);
+    CHECK(kept() == 1);
+    // Any number of threads at once, and two of them stay.
+    for (const FabricBuffer& buffer : own) cache.invalidate(*buffer.blob().allocation_id);
+    std::vector<std::future<void>> threads;
+    for (const FabricBuffer& buffer : own)
+        threads.push_back(in_thread([&] { static_cast<void>(cache.acquire(buffer.blob())); }));
+    for (auto& thread : threads) thread.get();
+    CHECK(cache.wait_until_torn_down(std::chrono::steady_clock::now() + kCachePatience));
+    CHECK(comes_true([&] { return kept() <= 2; }));
+    CHECK(kept() >= 1);
+    const ImportView view = other->acquire(own[0].blob());
+    cache.close();
+    CHECK(kept() >= 1);
+    other.reset();
+    CHECK(comes_true([&] { return kept() == 0; }));
 }
 
 TEST_CASE("Threads that want what is being imported wait for that one import, and share what comes of it",
@@ -205,7 +263,7 @@ TEST_CASE("A cache and views that end under a tear-down that hangs do not wait f
 }
 
 TEST_CASE("One blob that hangs does not keep acquire_all from the others", "[cache][fault]") {
-    CacheKit kit(with_limits(milliseconds(5'000), kNever));
+    CacheKit kit(with_limits(kNever, kNever));
     std::vector<FabricBuffer> own;
     std::vector<HandleBlob> blobs;
     for (int i = 0; i < 6; ++i) {
@@ -218,9 +276,100 @@ TEST_CASE("One blob that hangs does not keep acquire_all from the others", "[cac
     REQUIRE(comes_true([&] { return kit.now().imports == 5; }));
     CHECK(kit.driver->hanging() == 1);
     kit.driver->end_hangs();
-    std::size_t good = 0;
-    for (const AcquireResult& result : all.get()) good += std::size_t{result.view.is_open()};
-    CHECK(good >= 5);
+    for (const AcquireResult& result : all.get()) CHECK(result.view.is_open());
+}
+
+TEST_CASE("acquire_all imports on one thread, and tries an allocation that fails once", "[cache][fault]") {
+    CacheKit kit(with_limits(kNever, kNever));
+    std::vector<FabricBuffer> own;
+    std::vector<HandleBlob> blobs;
+    for (int i = 0; i < 5; ++i) {
+        own.push_back(kit.make());
+        for (std::uint64_t part = 0; part < 3; ++part) blobs.push_back(own.back().blob().sub_range(part * kMiB / 2, 1));
+    }
+    own.erase(own.begin() + 1);
+    const std::uint64_t before = counters(*kit.driver).waits.calls_with_deadline;
+    const std::vector<AcquireResult> results = kit.cache.acquire_all(blobs);
+    for (std::size_t i = 0; i < blobs.size(); ++i) {
+        CHECK(results[i].view.is_open() == (i / 3 != 1));
+        CHECK((i / 3 != 1 || results[i].error->kind() == ErrorKind::peer_gone));
+    }
+    CHECK(counters(*kit.driver).waits.calls_with_deadline == before + 1);
+    CHECK(kit.now().failed_imports == 1);
+    CHECK(kit.imports() == 5);
+}
+
+TEST_CASE("What acquire_all gives up is an error for all regions of that allocation, and comes back",
+          "[cache][fault]") {
+    CacheKit kit(with_limits(milliseconds(500), kNever));
+    const FabricBuffer slow = kit.make(), other = kit.make(), third = kit.make();
+    static_cast<void>(kit.cache.acquire(kit.make().blob()));  // the driver is known
+    const std::vector<HandleBlob> blobs{slow.blob(), other.blob(), slow.blob().sub_range(4096, 1), third.blob(),
+                                        slow.blob()};
+    const EmulatedCounts before = emulated_counts(*kit.emulated);
+    kit.driver->add(hang("mem_import_from_shareable_handle", 1));
+    {
+        const std::vector<AcquireResult> results = kit.cache.acquire_all(blobs);
+        for (const std::size_t late : {0U, 2U, 4U}) {
+            REQUIRE(results[late].error.has_value());
+            CHECK(results[late].error->kind() == ErrorKind::timed_out);
+            CHECK(results[late].error->details().call == "cuMemImportFromShareableHandle");
+        }
+        CHECK(results[1].view.is_open());
+        CHECK(results[3].view.is_open());
+    }
+    CHECK(kit.imports() == 1 + 3);
+    CHECK(kit.now().failed_imports == 1);
+    CHECK(stuck_calls(*kit.driver) == 1);
+    kit.driver->clear();
+    CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
+    CHECK(kit.cache.invalidate(*other.blob().allocation_id) == 1);
+    CHECK(kit.cache.invalidate(*third.blob().allocation_id) == 1);
+    CHECK(kit.settled() == before);
+    CHECK(kit.cache.acquire_all(blobs)[2].view.is_open());
+}
+
+TEST_CASE("acquire_all shares what another thread imports, and makes its own meanwhile", "[cache][fault]") {
+    for (const bool fails : {false, true}) {
+        CacheKit kit(with_limits(kNever, kNever));
+        const FabricBuffer shared = kit.make(), own = kit.make();
+        const std::vector<HandleBlob> blobs{shared.blob(), own.blob(), shared.blob()};
+        kit.driver->add(hang("mem_map", 1));
+        if (fails) kit.driver->add({.call = "mem_set_access", .number = 2, .result = CUDA_ERROR_UNKNOWN});
+        auto first = in_thread([&] { return error_of([&] { static_cast<void>(kit.cache.acquire(shared.blob())); }); });
+        REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
+        auto all = in_thread([&] { return kit.cache.acquire_all(blobs); });
+        REQUIRE(comes_true([&] { return kit.now().waits == 2 && kit.now().imports == 1; }));
+        kit.driver->end_hangs();
+        const std::vector<AcquireResult> results = all.get();
+        CHECK(first.get().has_value() == fails);
+        CHECK(results[0].view.is_open() == !fails);
+        CHECK(results[1].view.is_open());
+        CHECK(results[2].view.address() == results[0].view.address());
+        CHECK(kit.imports() == 2);
+    }
+}
+
+TEST_CASE("Where no thread can be had acquire_all says so for each blob that it does not have", "[cache][fault]") {
+    const QuietLog quiet;
+    CacheKit kit(with_limits(kShort, kShort));
+    const FabricBuffer there = kit.make(), own = kit.make();
+    const ImportView view = kit.cache.acquire(there.blob());
+    kit.driver->add(hang("mem_import_from_shareable_handle"));
+    HandleBlob blob = own.blob();
+    for (std::uint64_t i = 0; i < detail::Workers::kStuckMax; ++i) {
+        blob.allocation_id = id_of(i + 1);
+        static_cast<void>(error_of([&] { static_cast<void>(kit.cache.acquire(blob)); }));
+    }
+    REQUIRE(stuck_calls(*kit.driver) == detail::Workers::kStuckMax);
+    const std::vector<HandleBlob> blobs{own.blob(), there.blob(), own.blob()};
+    const std::vector<AcquireResult> results = kit.cache.acquire_all(blobs);
+    CHECK(results[0].error->kind() == ErrorKind::conflict);
+    CHECK(results[1].view.address() == view.address());
+    CHECK(results[2].error->kind() == ErrorKind::conflict);
+    kit.driver->clear();
+    CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
+    CHECK(kit.cache.acquire_all(blobs)[2].view.is_open());
 }
 
 TEST_CASE("Imports end by the next miss where no thread could be had at first", "[cache][fault]") {

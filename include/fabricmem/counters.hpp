@@ -71,7 +71,7 @@ struct FallbackCounters {
 struct WaitCounters {
     std::uint64_t gpu = 0;  ///< waits for work of the library's own: zeroing, probes, flags by copies
     std::uint64_t gpu_timed_out = 0;
-    std::uint64_t calls_with_deadline = 0;  ///< jobs on a thread of their own, as of ImportOptions::timeout
+    std::uint64_t calls_with_deadline = 0;  ///< threads begun for them, as for ImportOptions::timeout
     std::uint64_t calls_given_up = 0;       ///< of them, those that were not done in time
 };
 

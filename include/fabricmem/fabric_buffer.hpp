@@ -21,7 +21,7 @@ class Driver;
 
 namespace detail {
 struct BufferParts;
-class ImportTask;
+struct ImportHere;
 }  // namespace detail
 
 /// Whether the CPU gets access through the address.
@@ -232,7 +232,7 @@ public:
     void close();
 
 private:
-    friend class detail::ImportTask;
+    friend struct detail::ImportHere;
     explicit ImportedFabricBuffer(std::unique_ptr<detail::BufferParts> parts) noexcept;
 };
 

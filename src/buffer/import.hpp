@@ -18,6 +18,13 @@ void check_blob(const HandleBlob& blob);
 [[nodiscard]] std::unique_ptr<BufferParts> import(std::shared_ptr<Driver> driver, const HandleBlob& blob,
                                                   const ImportOptions& options, Progress* progress);
 
+/// An import, with its checks, on a thread that may be given up. `progress` lives as long as the thread.
+struct ImportHere {
+    /// Throws as ImportedFabricBuffer's constructor.
+    [[nodiscard]] static ImportedFabricBuffer make(const std::shared_ptr<Driver>& driver, const HandleBlob& blob,
+                                                   const ImportOptions& options, Progress& progress);
+};
+
 /// Makes no call of the driver's or the platform's. `call`: what it was at; null: nothing yet.
 [[nodiscard]] Error import_timed_out(const Driver& driver, const HandleBlob& blob, const char* call,
                                      std::chrono::milliseconds timeout);

@@ -145,6 +145,17 @@ std::unique_ptr<BufferParts> detail::import(std::shared_ptr<Driver> driver, cons
     return parts;
 }
 
+ImportedFabricBuffer detail::ImportHere::make(const std::shared_ptr<Driver>& driver, const HandleBlob& blob,
+                                              const ImportOptions& options, Progress& progress) {
+    check_blob(blob);
+    check_driver(driver);
+    try {
+        static_cast<void>(DriverState::of(*driver).identity());  // for the text, should it come to that
+    } catch (const Error&) {                                     // said by the import itself
+    }
+    return ImportedFabricBuffer(import(driver, blob, options, &progress));
+}
+
 Error detail::import_timed_out(const Driver& driver, const HandleBlob& blob, const char* call,
                                std::chrono::milliseconds timeout) {
     std::optional<Location> location;

@@ -1,106 +1,295 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/acquire_all.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
+#include <map>
+#include <memory>
 #include <mutex>
-#include <system_error>
-#include <thread>
+#include <optional>
 #include <utility>
 
+#include "buffer/deadline.hpp"
+#include "buffer/import.hpp"
 #include "cache/cache_core.hpp"
-#include "platform/signals_blocked.hpp"
+#include "driver/driver_state.hpp"
+#include "log/log.hpp"
+#include "worker/workers.hpp"
 
 namespace fabricmem::detail {
 namespace {
 
-// While nothing has come for so long another thread goes on with the rest,
-constexpr std::chrono::milliseconds kLongAcquire{100};
-// up to so many at once.
-constexpr std::size_t kAcquirersMost = 8;
+using Clock = CacheCore::Clock;
+using Lock = std::unique_lock<std::mutex>;
 
-// Those that were not found at once.
+// While one import has taken so long another thread goes on with the rest,
+constexpr std::chrono::milliseconds kLongImport{100};
+// up to so many at once.
+constexpr std::size_t kImportersMost = 8;
+
+constexpr std::chrono::milliseconds kLongestLimit = std::chrono::hours(24 * 365);
+
+class Importer;
+
+// Those that were not found at once: one thread imports one after the other, since each import in a thread of its own
+// costs twice as much. The caller's thread looks after it, and tells what it gives up.
 class AcquireBatch {
 public:
     AcquireBatch(CacheCore& core, std::span<const HandleBlob> blobs, const AcquireOptions& options,
                  std::vector<AcquireResult>& results, std::vector<std::size_t> missing)
-        : core_(core), blobs_(blobs), options_(options), results_(results), missing_(std::move(missing)) {}
+        : core_(core), blobs_(blobs), options_(options), results_(results), missing_(std::move(missing)) {
+        others_.reserve(missing_.size());
+        importers_.reserve(kImportersMost);
+    }
 
     // Throws what is no Error of one acquire alone.
-    void run() {
-        if (missing_.size() == 1) {
-            work();
-        } else {
-            run_in_threads();
-        }
-        if (failure_ != nullptr) std::rethrow_exception(failure_);
-    }
+    void run();
 
 private:
-    void run_in_threads() {
-        std::vector<std::jthread> threads;
-        threads.reserve(kAcquirersMost);
-        std::unique_lock lock(mutex_);
-        while (done_ < missing_.size()) {
-            if (next_ < missing_.size() && threads.size() < kAcquirersMost) {
-                lock.unlock();
-                if (!start_one(threads) && threads.empty()) work();
-                lock.lock();
-            }
-            while (done_ < missing_.size()) {
-                const std::size_t seen = done_;
-                const auto moved = [&] { return done_ != seen; };
-                if (!changed_.wait_until(lock, std::chrono::steady_clock::now() + kLongAcquire, moved)) break;
-            }
-        }
-    }
+    friend class Importer;
+    struct Own {
+        std::size_t index = 0;
+        std::shared_ptr<CacheCore::Pending> pending{};
+    };
 
-    bool start_one(std::vector<std::jthread>& threads) {
-        try {
-            const SignalsBlocked blocked;
-            threads.emplace_back([this] { work(); });
-            return true;
-        } catch (const std::system_error&) {  // no thread: those that there are do it, or the caller's
-            return false;
-        }
-    }
+    // Under the lock:
+    [[nodiscard]] bool is_over() const noexcept { return left_ == 0; }
+    [[nodiscard]] std::optional<Own> begin_next() noexcept;
+    void finish(const Own& own, std::unique_ptr<CachedImport> made, const std::exception_ptr& failure) noexcept;
+    void fail(std::size_t index, const std::exception_ptr& failure) noexcept;
+    void look_after_importers(Lock& lock);
+    void give_up_late(Clock::time_point now) noexcept;
+    [[nodiscard]] bool wants_importer(Clock::time_point now) const noexcept;
+    [[nodiscard]] Clock::time_point next_look(Clock::time_point now) const noexcept;
+    void fail_rest(const std::exception_ptr& failure) noexcept;
 
-    void work() noexcept {
-        std::unique_lock lock(mutex_);
-        while (next_ < missing_.size()) {
-            const std::size_t index = missing_[next_++];
-            lock.unlock();
-            acquire_one(index);
-            lock.lock();
-            ++done_;
-            changed_.notify_all();
-        }
-    }
+    void start_importer(Lock& lock);
+    void end_importers() noexcept;
+    void wait_for_others() noexcept;
 
-    void acquire_one(std::size_t index) noexcept {
-        try {
-            results_[index].view = core_.acquire(blobs_[index], options_);
-        } catch (const Error& error) {
-            results_[index].error = error;
-        } catch (...) {
-            const std::lock_guard lock(mutex_);
-            failure_ = std::current_exception();
-        }
-    }
-
+    // An importer that is retired does not touch it any more.
     CacheCore& core_;
+    std::chrono::milliseconds limit_ = std::min(core_.import_options().timeout, kLongestLimit);
     std::span<const HandleBlob> blobs_;
     const AcquireOptions& options_;
-    std::vector<AcquireResult>& results_;  // each written by the thread that took it
+    std::vector<AcquireResult>& results_;
     const std::vector<std::size_t> missing_;
-    std::mutex mutex_;  // guards what follows
-    std::condition_variable changed_;
+    std::vector<Own> others_;  // what other threads import, or a thread of ours that takes long
+    std::map<CacheKey, std::exception_ptr> failed_;
+    std::vector<std::shared_ptr<Importer>> importers_;
     std::size_t next_ = 0;
-    std::size_t done_ = 0;
+    std::size_t left_ = missing_.size();
     std::exception_ptr failure_;
+
+    // Outlives the batch with its importers; guards all above.
+    struct Shared {
+        std::mutex mutex;
+        std::condition_variable changed;
+    };
+    std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
 };
+
+class Importer final : public Job {
+public:
+    Importer(AcquireBatch& batch, std::shared_ptr<Driver> driver, const ImportOptions& options)
+        : Job(driver), driver_(std::move(driver)), options_(options), batch_(batch), shared_(batch.shared_) {}
+
+    void run() noexcept override {
+        Lock lock(shared_->mutex);
+        while (!retired) {
+            current = batch_.begin_next();
+            if (!current.has_value()) break;
+            began = Clock::now();
+            const HandleBlob blob = batch_.blobs_[current->index];
+            lock.unlock();
+            std::unique_ptr<CachedImport> made;
+            std::exception_ptr failure;
+            try {
+                made = std::make_unique<CachedImport>(ImportHere::make(driver_, blob, options_, progress));
+            } catch (...) {
+                failure = std::current_exception();
+            }
+            progress.enter(nullptr);
+            lock.lock();
+            if (retired) {
+                lock.unlock();
+                drop(std::move(made));
+                return;
+            }
+            batch_.finish(*current, std::move(made), failure);
+        }
+        ended = true;
+        shared_->changed.notify_all();
+    }
+    void clean_up() noexcept override {}
+
+    // Under Shared::mutex:
+    std::optional<AcquireBatch::Own> current;
+    Clock::time_point began = Clock::now();
+    bool retired = false;  // there may be no batch any more
+    bool ended = false;
+
+private:
+    static void drop(std::unique_ptr<CachedImport> made) noexcept {
+        if (made == nullptr) return;
+        const std::uint64_t bytes = made->buffer.mapped_bytes();
+        made.reset();
+        log(LogLevel::info, "an import of {} bytes, which had been given up, came and is released", bytes);
+    }
+
+    std::shared_ptr<Driver> driver_;
+    ImportOptions options_;
+    AcquireBatch& batch_;
+    std::shared_ptr<AcquireBatch::Shared> shared_;
+};
+
+void AcquireBatch::run() {
+    static_cast<void>(core_.collect(Clock::now()));
+    {
+        Lock lock(shared_->mutex);
+        while (!is_over()) look_after_importers(lock);
+    }
+    end_importers();
+    wait_for_others();
+    if (failure_ != nullptr) std::rethrow_exception(failure_);
+}
+
+std::optional<AcquireBatch::Own> AcquireBatch::begin_next() noexcept {
+    while (next_ < missing_.size()) {
+        const std::size_t index = missing_[next_++];
+        if (ImportView view = core_.find(blobs_[index], options_); view.is_open()) {  // of what came just now
+            results_[index].view = std::move(view);
+            --left_;
+            continue;
+        }
+        try {
+            if (const auto failed = failed_.find(CacheKey(blobs_[index])); failed != failed_.end())
+                std::rethrow_exception(failed->second);
+            CacheCore::Counted counted;
+            CacheCore::Begun begun = core_.begin_acquire(blobs_[index], options_, counted);
+            if (begun.own) return Own{index, std::move(begun.pending)};
+            if (begun.view.is_open()) {
+                results_[index].view = std::move(begun.view);
+            } else {
+                others_.push_back({index, std::move(begun.pending)});
+            }
+            --left_;
+        } catch (...) {
+            fail(index, std::current_exception());
+        }
+    }
+    return std::nullopt;
+}
+
+void AcquireBatch::finish(const Own& own, std::unique_ptr<CachedImport> made,
+                          const std::exception_ptr& failure) noexcept {
+    try {
+        results_[own.index].view = core_.finish_import(*own.pending, std::move(made), failure, blobs_[own.index]);
+        --left_;
+    } catch (...) {
+        try {
+            failed_.emplace(CacheKey(blobs_[own.index]), failure);  // the other regions of this allocation
+        } catch (const std::bad_alloc&) {                           // are tried again, then
+        }
+        fail(own.index, failure);
+    }
+}
+
+void AcquireBatch::fail(std::size_t index, const std::exception_ptr& failure) noexcept {
+    --left_;
+    try {
+        std::rethrow_exception(failure);
+    } catch (const Error& error) {
+        results_[index].error = error;
+    } catch (...) {
+        failure_ = failure;
+    }
+}
+
+void AcquireBatch::look_after_importers(Lock& lock) {
+    const Clock::time_point now = Clock::now();
+    give_up_late(now);
+    if (wants_importer(now)) start_importer(lock);
+    const auto look_again = next_look(now);
+    shared_->changed.wait_until(lock, look_again, [&] { return is_over(); });
+}
+
+void AcquireBatch::give_up_late(Clock::time_point now) noexcept {
+    for (const std::shared_ptr<Importer>& importer : importers_) {
+        if (importer->ended || !importer->current.has_value() || now - importer->began < limit_) continue;
+        importer->retired = true;
+        const Own own = *importer->current;
+        const char* const call = importer->progress.call();
+        static_cast<void>(DriverState::of(*core_.driver()).workers().give_up(importer));
+        std::exception_ptr failure;
+        try {
+            failure = std::make_exception_ptr(import_timed_out(*core_.driver(), blobs_[own.index], call, limit_));
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        finish(own, nullptr, failure);
+    }
+    std::erase_if(importers_, [](const auto& importer) { return importer->retired; });
+}
+
+bool AcquireBatch::wants_importer(Clock::time_point now) const noexcept {
+    return next_ < missing_.size() && importers_.size() < kImportersMost &&
+           std::all_of(importers_.begin(), importers_.end(),
+                       [&](const auto& importer) { return now - importer->began >= kLongImport; });
+}
+
+Clock::time_point AcquireBatch::next_look(Clock::time_point now) const noexcept {
+    Clock::time_point next = now + kLongImport;
+    for (const std::shared_ptr<Importer>& importer : importers_) {
+        if (!importer->ended && importer->current.has_value()) next = std::min(next, importer->began + limit_);
+    }
+    return next;
+}
+
+void AcquireBatch::start_importer(Lock& lock) {
+    std::exception_ptr failure;
+    lock.unlock();
+    try {
+        auto importer = std::make_shared<Importer>(*this, core_.driver(), core_.import_options());
+        DriverState::of(*core_.driver()).workers().begin(importer);
+        importers_.push_back(std::move(importer));
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    lock.lock();
+    if (failure != nullptr && importers_.empty()) fail_rest(failure);
+}
+
+void AcquireBatch::fail_rest(const std::exception_ptr& failure) noexcept {
+    while (next_ < missing_.size()) fail(missing_[next_++], failure);
+}
+
+// All is done, so none of them is at an import.
+void AcquireBatch::end_importers() noexcept {
+    {
+        const Lock lock(shared_->mutex);
+        for (const std::shared_ptr<Importer>& importer : importers_) importer->retired = true;
+    }
+    Workers& workers = DriverState::of(*core_.driver()).workers();
+    for (const std::shared_ptr<Importer>& importer : importers_) workers.let_end(importer);
+    importers_.clear();
+}
+
+void AcquireBatch::wait_for_others() noexcept {
+    const Clock::time_point deadline = deadline_after(core_.import_options().timeout);
+    for (const Own& other : others_) {
+        try {
+            core_.wait_for(*other.pending, blobs_[other.index], deadline);
+            results_[other.index].view = core_.acquire(blobs_[other.index], options_);
+        } catch (...) {
+            ++left_;
+            fail(other.index, std::current_exception());
+        }
+    }
+}
 
 }  // namespace
 

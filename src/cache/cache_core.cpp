@@ -65,6 +65,7 @@ CacheCore::CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& o
       reaper_(std::make_shared<Reaper>(driver_, tear_down_timeout_)),
       table_(*this, options.max_entries) {
     by_use_.reserve(max_entries_);
+    threads_.emplace(DriverState::of(*driver_).workers());
     DriverState::of(*driver_).caches.enter(*this);  // last: it may be asked from now on
 }
 CacheCore::~CacheCore() { DriverState::of(*driver_).caches.leave(*this); }
@@ -101,50 +102,57 @@ ImportView CacheCore::acquire(const HandleBlob& blob, const AcquireOptions& opti
 }
 
 ImportView CacheCore::acquire_slowly(const HandleBlob& blob, const AcquireOptions& options) {
+    static_cast<void>(collect(Clock::now()));
+    const Clock::time_point deadline = deadline_after(import_options_.timeout);
+    Counted counted;
+    for (;;) {
+        Begun begun = begin_acquire(blob, options, counted);
+        if (begun.view.is_open()) return std::move(begun.view);
+        if (begun.own) return import(blob, *begun.pending);
+        wait_for(*begun.pending, blob, deadline);
+    }
+}
+
+CacheCore::Begun CacheCore::begin_acquire(const HandleBlob& blob, const AcquireOptions& options, Counted& counted) {
     check_acquire(blob, options);
     const CacheKey key(blob);
-    ask_deferred();
-    reaper_->look();
     const Id128 peer = options.peer.value_or(blob.peer);
-    for (bool first = true;; first = false) {
-        std::shared_ptr<Pending> pending;
+    for (;;) {
         {
             Doomed doomed(reaper_);
-            Lock lock(mutex_);
-            if (std::optional<ImportView> found = find_or_wait(lock, key, blob, options)) return std::move(*found);
-            if (first) ++counts_.misses;
-            if (!is_newer_generation(peer, blob.generation, doomed)) {
-                static_cast<void>(collect_idle(Clock::now(), doomed));
-                pending = begin_import(key, blob, options, doomed);
+            const Lock lock(mutex_);
+            if (std::optional<ImportView> found = look_up(key, blob, options)) return {.view = std::move(*found)};
+            if (const auto other = pending_.find(key); other != pending_.end()) {
+                if (!std::exchange(counted.waited, true)) ++counts_.waits;
+                return {.pending = other->second};
             }
+            if (!std::exchange(counted.missed, true)) ++counts_.misses;
+            if (!is_newer_generation(peer, blob.generation, doomed))
+                return {.pending = begin_import(key, blob, options, doomed), .own = true};
         }
-        if (pending != nullptr) return import(key, blob, *pending);
         // What the peer's older ranges keep has the room that may be needed.
         drop_older_ranges(peer, blob.generation);
     }
 }
 
-std::optional<ImportView> CacheCore::find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob,
-                                                  const AcquireOptions& options) {
-    const Clock::time_point deadline = deadline_after(import_options_.timeout);
-    for (bool first = true;; first = false) {
-        if (CacheSlot* const slot = table_.look_up(key)) {
-            if (slot->mapped_bytes != blob.mapped_bytes) refuse_sizes(*slot, blob);
-            const std::uint32_t stripe = stripe_of_thread();
-            static_cast<void>(slot->refs.try_take(stripe, StripedRefs::As::hit));  // open while it is in the table
-            use(*slot, options);
-            return view_of(*slot, stripe, blob);
-        }
-        const auto found = pending_.find(key);
-        if (found == pending_.end()) return std::nullopt;
-        if (first) ++counts_.waits;
-        const std::shared_ptr<Pending> other = found->second;
-        if (!changed_.wait_until(lock, deadline, [&] { return other->done; })) {
-            lock.unlock();
-            throw import_timed_out(*driver_, blob, "cuMemImportFromShareableHandle", import_options_.timeout);
-        }
-        if (other->error.has_value()) throw Error(*other->error);
+std::optional<ImportView> CacheCore::look_up(const CacheKey& key, const HandleBlob& blob,
+                                             const AcquireOptions& options) {
+    CacheSlot* const slot = table_.look_up(key);
+    if (slot == nullptr) return std::nullopt;
+    if (slot->mapped_bytes != blob.mapped_bytes) refuse_sizes(*slot, blob);
+    const std::uint32_t stripe = stripe_of_thread();
+    static_cast<void>(slot->refs.try_take(stripe, StripedRefs::As::hit));  // open while it is in the table
+    use(*slot, options);
+    return view_of(*slot, stripe, blob);
+}
+
+void CacheCore::wait_for(const Pending& other, const HandleBlob& blob, Clock::time_point deadline) {
+    Lock lock(mutex_);
+    if (!changed_.wait_until(lock, deadline, [&] { return other.done; })) {
+        lock.unlock();
+        throw import_timed_out(*driver_, blob, "cuMemImportFromShareableHandle", import_options_.timeout);
     }
+    if (other.error.has_value()) throw Error(*other.error);
 }
 
 std::shared_ptr<CacheCore::Pending> CacheCore::begin_import(const CacheKey& key, const HandleBlob& blob,
@@ -174,29 +182,34 @@ std::shared_ptr<CacheCore::Pending> CacheCore::begin_import(const CacheKey& key,
     return pending;
 }
 
-ImportView CacheCore::import(const CacheKey& key, const HandleBlob& blob, Pending& pending) {
+ImportView CacheCore::import(const HandleBlob& blob, Pending& pending) {
     std::unique_ptr<CachedImport> made;
     std::exception_ptr failure;
-    std::optional<Error> error;
     try {
         made = std::make_unique<CachedImport>(ImportedFabricBuffer(driver_, blob, import_options_));
-    } catch (const Error& caught) {
-        error = caught;
     } catch (...) {
-        failure = std::current_exception();  // no memory: those who wait try themselves
+        failure = std::current_exception();
     }
+    return finish_import(pending, std::move(made), failure, blob);
+}
+
+ImportView CacheCore::finish_import(Pending& pending, std::unique_ptr<CachedImport> made,
+                                    const std::exception_ptr& failure, const HandleBlob& blob) {
     Doomed doomed(reaper_);
     const Lock lock(mutex_);
-    pending_.erase(key);
-    pending.done = true;
-    pending.error = error;
-    changed_.notify_all();
     CacheSlot& slot = *pending.slot;
+    pending_.erase(slot.key);
+    pending.done = true;
+    changed_.notify_all();
     if (made == nullptr) {
         ++counts_.failed_imports;
         give_slot_back(slot);
-        if (failure != nullptr) std::rethrow_exception(failure);
-        throw Error(*error);
+        try {
+            std::rethrow_exception(failure);
+        } catch (const Error& error) {
+            pending.error = error;
+            throw;
+        }  // all else is no memory: those who wait try themselves
     }
     const std::uint32_t stripe = stripe_of_thread();
     publish(slot, std::move(made), stripe);

@@ -26,6 +26,7 @@
 #include "cache/range_map.hpp"
 #include "cache/reaper.hpp"
 #include "driver/cache_book.hpp"
+#include "worker/workers.hpp"
 
 namespace fabricmem::detail {
 
@@ -36,6 +37,24 @@ public:
 
     static constexpr std::uint32_t kEntriesMax = std::uint32_t{1} << 20;
 
+    // An import that is being made.
+    struct Pending {
+        CacheSlot* slot = nullptr;
+        bool done = false;              // what follows is said
+        std::optional<Retire> retired;  // meanwhile: nobody else gets it
+        std::optional<Error> error;
+    };
+    // What an acquire is counted as once, however often it looks.
+    struct Counted {
+        bool missed = false;
+        bool waited = false;
+    };
+    struct Begun {
+        ImportView view{};                   // found; else:
+        std::shared_ptr<Pending> pending{};  // to be finished by who began it, or another thread's
+        bool own = false;
+    };
+
     /// Throws as ImportCache's constructor.
     CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& options);
 
@@ -43,6 +62,15 @@ public:
     [[nodiscard]] ImportView acquire(const HandleBlob& blob, const AcquireOptions& options);
     /// Without an import, a lock or a wait: empty where the import is not found so.
     [[nodiscard]] ImportView find(const HandleBlob& blob, const AcquireOptions& options) noexcept;
+    // The steps of an acquire that does not find its import, after a collect(); they wait for nothing, but for
+    // wait_for().
+    /// Throws as acquire(), but for what the driver says. An own import has to be finished.
+    [[nodiscard]] Begun begin_acquire(const HandleBlob& blob, const AcquireOptions& options, Counted& counted);
+    /// `made` null: `failure` is why, and is thrown. Those who wait get it too, where it is an Error.
+    [[nodiscard]] ImportView finish_import(Pending& pending, std::unique_ptr<CachedImport> made,
+                                           const std::exception_ptr& failure, const HandleBlob& blob);
+    /// Throws what that import threw, and Error{timed_out}.
+    void wait_for(const Pending& other, const HandleBlob& blob, Clock::time_point deadline);
     std::size_t retire_peer(const Id128& peer);
     std::size_t retire_allocation(const Id128& allocation_id);
     std::size_t collect(Clock::time_point now);
@@ -69,15 +97,9 @@ public:
     [[nodiscard]] std::uint64_t tick() const noexcept { return tick_.load(std::memory_order_relaxed); }
     [[nodiscard]] const std::shared_ptr<Driver>& driver() const noexcept { return driver_; }
     [[nodiscard]] std::chrono::milliseconds tear_down_timeout() const noexcept { return tear_down_timeout_; }
+    [[nodiscard]] const ImportOptions& import_options() const noexcept { return import_options_; }
 
 private:
-    // An import that is being made.
-    struct Pending {
-        CacheSlot* slot = nullptr;
-        bool done = false;
-        std::optional<Retire> retired;  // meanwhile: nobody else gets it
-        std::optional<Error> error;
-    };
     struct Peer {
         std::uint64_t generation = 0;
         std::size_t imports = 0;
@@ -110,10 +132,10 @@ private:
     [[nodiscard]] bool is_outdated(const Id128& peer, std::uint64_t generation) const;
     void use(CacheSlot& slot, const AcquireOptions& options) const noexcept;
     [[nodiscard]] ImportView acquire_slowly(const HandleBlob& blob, const AcquireOptions& options);
-    [[nodiscard]] ImportView import(const CacheKey& key, const HandleBlob& blob, Pending& pending);
+    [[nodiscard]] ImportView import(const HandleBlob& blob, Pending& pending);
     // Under the lock:
-    [[nodiscard]] std::optional<ImportView> find_or_wait(Lock& lock, const CacheKey& key, const HandleBlob& blob,
-                                                         const AcquireOptions& options);
+    [[nodiscard]] std::optional<ImportView> look_up(const CacheKey& key, const HandleBlob& blob,
+                                                    const AcquireOptions& options);
     [[nodiscard]] std::shared_ptr<Pending> begin_import(const CacheKey& key, const HandleBlob& blob,
                                                         const AcquireOptions& options, Doomed& doomed);
     /// Than the one that was known, which it is from now on; its older imports are retired then, and the caller drops
@@ -154,6 +176,7 @@ private:
     std::uint64_t made_in_;
     Clock::time_point made_at_ = Clock::now();
     std::shared_ptr<Reaper> reaper_;
+    std::optional<KeepThreads> threads_;  // while there is a cache
 
     // Read by each hit, written by each miss.
     alignas(64) std::atomic<std::uint64_t> tick_{1};

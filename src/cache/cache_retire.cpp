@@ -246,6 +246,7 @@ void CacheCore::end_cache() noexcept {
         orphaned_ = true;
     }
     keep_for_ever(abandoned);
+    threads_.reset();
     drop_owner();
 }
 

@@ -15,6 +15,7 @@ namespace fabricmem::detail {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAgain{100};
+constexpr std::chrono::milliseconds kLongestLimit = std::chrono::hours(24 * 365);
 
 }  // namespace
 
@@ -67,7 +68,7 @@ private:
 };
 
 Reaper::Reaper(std::shared_ptr<Driver> driver, std::chrono::milliseconds limit)
-    : driver_(std::move(driver)), limit_(limit), shared_(std::make_shared<Shared>()) {
+    : driver_(std::move(driver)), limit_(std::min(limit, kLongestLimit)), shared_(std::make_shared<Shared>()) {
     static_cast<void>(DriverState::of(*driver_).workers());  // made now: an end must not need memory
 }
 
@@ -110,13 +111,9 @@ void Reaper::add(ImportList& imports) noexcept {
     look();
 }
 
-// It is past its work, so this takes no longer than a thread does to run: the driver must not be let go there, where
-// nobody waits for it.
 void Reaper::end_thread() noexcept {
     if (thread_ == nullptr) return;
-    Workers& workers = DriverState::of(*driver_).workers();
-    if (workers.wait(thread_, std::chrono::steady_clock::now() + std::chrono::seconds(10)) == Ended::no)
-        static_cast<void>(workers.give_up(thread_));
+    DriverState::of(*driver_).workers().let_end(thread_);
     thread_ = nullptr;
 }
 

@@ -42,10 +42,6 @@ public:
         : Job(driver), driver_(std::move(driver)), shared_(std::move(shared)) {}
 
     void run() noexcept override {
-        try {
-            static_cast<void>(DriverState::of(*driver_).identity());  // for the texts, should it come to that
-        } catch (const std::exception&) {                             // said by the import itself
-        }
         for (ImportWork work = next(); work.task != nullptr || work.dropped != nullptr; work = next()) {
             if (work.task != nullptr) work.task->run(driver_, progress);
             if (work.dropped != nullptr) progress.enter("cuMemRelease");
@@ -112,9 +108,7 @@ void ImportTask::run(const std::shared_ptr<Driver>& driver, Progress& progress) 
             returned_ = done_;
             if (done_) return;  // nobody wants it
         }
-        check_blob(blob_);
-        check_driver(driver);
-        made.reset(new ImportedFabricBuffer(import(driver, blob_, options_, &progress)));
+        made = std::make_shared<const ImportedFabricBuffer>(ImportHere::make(driver, blob_, options_, progress));
     } catch (...) {
         failure = std::current_exception();
     }
@@ -248,12 +242,8 @@ void ImportQueue::fail_imports(const std::exception_ptr& failure) {
     }
 }
 
-// It is past its work, so this takes no longer than a thread does to run: the driver must not be let go there, where
-// nobody waits for it.
 void ImportQueue::let_end(const std::shared_ptr<ImportThread>& thread) {
-    Workers& workers = DriverState::of(*driver_).workers();
-    if (workers.wait(thread, Clock::now() + std::chrono::seconds(10)) == Ended::no)
-        static_cast<void>(workers.give_up(thread));
+    DriverState::of(*driver_).workers().let_end(thread);
     threads_.erase(std::remove(threads_.begin(), threads_.end(), thread), threads_.end());
 }
 

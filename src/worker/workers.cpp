@@ -7,6 +7,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <fabricmem/error.hpp>
 
@@ -17,6 +18,60 @@ namespace fabricmem::detail {
 
 Job::Job(std::shared_ptr<const void> owner) noexcept : owner_(std::move(owner)) {}
 Job::~Job() = default;
+
+// Where threads wait for a job, while they are kept. Outlives the Workers with those that are leaving.
+class Workers::Parking {
+public:
+    Parking() { handed_.reserve(kPlaces); }
+
+    /// By a thread that is done, before others see that: who does may have the next job already. False: no room.
+    [[nodiscard]] bool enter() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (keepers_ == 0 || parked_ == kPlaces) return false;
+        ++parked_;
+        return true;
+    }
+    /// By a thread that has entered. Null: nobody keeps it any more.
+    [[nodiscard]] std::shared_ptr<Job> wait() noexcept {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return keepers_ == 0 || !handed_.empty(); });
+        --parked_;
+        if (handed_.empty()) return nullptr;
+        std::shared_ptr<Job> job = std::move(handed_.back());
+        handed_.pop_back();
+        return job;
+    }
+    /// True: a thread takes it, and `job` is empty.
+    [[nodiscard]] bool hand(std::shared_ptr<Job>& job) noexcept {
+        const std::lock_guard lock(mutex_);
+        if (handed_.size() == parked_) return false;
+        handed_.push_back(std::move(job));
+        changed_.notify_one();
+        return true;
+    }
+    void keep() noexcept {
+        const std::lock_guard lock(mutex_);
+        ++keepers_;
+    }
+    void keep_no_more() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (--keepers_ == 0) changed_.notify_all();
+    }
+
+private:
+    static constexpr std::size_t kPlaces = 2;  // of an import, and of the end of another one
+
+    std::mutex mutex_;  // guards what follows
+    std::condition_variable changed_;
+    std::vector<std::shared_ptr<Job>> handed_;  // at most as many as are parked
+    std::size_t parked_ = 0;
+    std::size_t keepers_ = 0;
+};
+
+Workers::Workers() : parking_(std::make_shared<Parking>()) {}
+
+KeepThreads::KeepThreads(Workers& workers) noexcept : workers_(workers) { workers_.parking_->keep(); }
+KeepThreads::~KeepThreads() { workers_.parking_->keep_no_more(); }
 
 Ended Workers::run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) {
     begin(job);
@@ -54,12 +109,20 @@ Ended Workers::give_up(const std::shared_ptr<Job>& job) noexcept {
     return Ended::no;
 }
 
+void Workers::let_end(const std::shared_ptr<Job>& job) noexcept {
+    constexpr std::chrono::seconds kPatience{10};
+    if (wait(job, std::chrono::steady_clock::now() + kPatience) == Ended::no) static_cast<void>(give_up(job));
+}
+
 void Workers::start(std::shared_ptr<Job> job) {
+    if (parking_->hand(job)) return;
     try {
         const SignalsBlocked blocked;
         // Detached: the end of a thread runs what libcuda has registered for it, and that may wait for a call that
         // hangs.
-        std::thread([this, job = std::move(job)]() mutable { work(std::move(job)); }).detach();
+        std::thread([this, parking = parking_, job = std::move(job)]() mutable {
+            serve(std::move(parking), std::move(job));
+        }).detach();
     } catch (const std::system_error& error) {
         throw Error({.kind = ErrorKind::system,
                      .call = "pthread_create",
@@ -69,8 +132,13 @@ void Workers::start(std::shared_ptr<Job> job) {
     }
 }
 
-void Workers::work(std::shared_ptr<Job> job) noexcept {
+void Workers::serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept {
     ::pthread_setname_np(::pthread_self(), "fabricmem-call");  // for those who look at a process's threads
+    // This is there while there is a job.
+    while (job != nullptr && work(std::move(job))) job = parking->wait();
+}
+
+bool Workers::work(std::shared_ptr<Job> job) noexcept {
     job->run();
     {
         const std::lock_guard lock(mutex_);
@@ -78,13 +146,15 @@ void Workers::work(std::shared_ptr<Job> job) noexcept {
         if (ended.state_ == Job::State::waited_for) {
             // Who waits has a reference too and lets go of it once it has seen `done`: not even the driver's end is
             // left to this thread.
+            const bool parked = parking_->enter();
             job.reset();
             ended.state_ = Job::State::done;
             changed_.notify_all();
-            return;
+            return parked;
         }
     }
     finish(std::move(job));
+    return false;
 }
 
 void Workers::finish(std::shared_ptr<Job> job) noexcept {

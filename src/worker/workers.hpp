@@ -49,14 +49,15 @@ private:
 
 enum class Ended : std::uint8_t { yes, no };
 
-/// One thread for each job, gone when the job is: making one costs little beside an import, and none is kept for a
-/// process that asks for no deadline. Thread-safe; not for forked children.
+/// A thread for each job that there is at once, gone when the job is; but while somebody says KeepThreads two wait for
+/// the next job, since a new one and its first call of libcuda's cost more than an import. Thread-safe; not for forked
+/// children.
 class Workers {
 public:
     /// With so many jobs given up and not ended, no other is begun.
     static constexpr std::size_t kStuckMax = 64;
 
-    Workers() = default;
+    Workers();
     Workers(const Workers&) = delete;
     Workers& operator=(const Workers&) = delete;
 
@@ -69,6 +70,10 @@ public:
     void begin(const std::shared_ptr<Job>& job);
     [[nodiscard]] Ended give_up(const std::shared_ptr<Job>& job) noexcept;
     [[nodiscard]] Ended wait(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) const;
+    /// For a job that was begun and is past its work: waits for its thread to be done with it, which takes no longer
+    /// than a thread does to run, so that what the job has is not let go there, where nobody waits for it. Gives it up
+    /// where it stays away.
+    void let_end(const std::shared_ptr<Job>& job) noexcept;
     /// For a job that run() could not begin and whose work has to be done all the same: done, as one that was given up,
     /// by the next thread that there is. Counted by stuck() from now on.
     void leave(std::shared_ptr<Job> job) noexcept;
@@ -84,18 +89,37 @@ public:
     [[nodiscard]] bool wait_until_stuck(std::size_t at_most, std::chrono::steady_clock::time_point deadline) const;
 
 private:
+    friend class KeepThreads;
+    class Parking;
+
     void start(std::shared_ptr<Job> job);
-    void work(std::shared_ptr<Job> job) noexcept;
+    void serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept;
+    // True: the thread has a place in the parking. Afterwards this may be gone.
+    [[nodiscard]] bool work(std::shared_ptr<Job> job) noexcept;
     void finish(std::shared_ptr<Job> job) noexcept;
     void take_on_left() noexcept;
     [[nodiscard]] std::shared_ptr<Job> pop_left() noexcept;  // under the lock
 
-    mutable std::mutex mutex_;  // guards all below
+    std::shared_ptr<Parking> parking_;
+    mutable std::mutex mutex_;  // guards all below; taken before the parking's
     mutable std::condition_variable changed_;
     std::size_t stuck_ = 0;
     std::uint64_t begun_ = 0;
     std::uint64_t given_up_ = 0;
     std::shared_ptr<Job> left_;  // a list by Job::next_
+};
+
+/// For its life the workers, which live longer, keep threads. They sleep without a time-out, so that none ends, and
+/// runs what libcuda has registered for that, while the process exits.
+class KeepThreads {
+public:
+    explicit KeepThreads(Workers& workers) noexcept;
+    KeepThreads(const KeepThreads&) = delete;
+    KeepThreads& operator=(const KeepThreads&) = delete;
+    ~KeepThreads();
+
+private:
+    Workers& workers_;
 };
 
 /// now() + timeout, at most a hundred years.
