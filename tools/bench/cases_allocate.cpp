@@ -32,6 +32,7 @@ constexpr std::array kAllocatedSizes{AllocatedSize{2 * kOneMiB, "2 MiB", 1}, All
 
 constexpr const char* kNccl = "ncclMemAlloc";
 constexpr const char* kArenaBlock = "arena block";
+constexpr const char* kWithoutRdma = "without RDMA";
 
 std::vector<FoundAllocator> other_allocators(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options) {
     std::vector<FoundAllocator> found;
@@ -59,7 +60,8 @@ std::string why_not(Call&& call) {
     }
 }
 
-// A buffer is a new allocation each time, whose calls cost what NCCL's cost; who allocates often has an arena.
+// NCCL asks for GPUDirect RDMA, as a buffer does where it is not told otherwise; NVLink does not need it, and it costs
+// a fifth. Who allocates often has an arena.
 void add_goals(Comparison& comparison) {
     const auto median_of = [&](const char* name) -> std::optional<double> {
         for (const auto& [found, series] : comparison.beside) {
@@ -67,13 +69,14 @@ void add_goals(Comparison& comparison) {
         }
         return std::nullopt;
     };
-    const std::optional<double> nccl = median_of(kNccl), block = median_of(kArenaBlock);
+    const std::optional<double> nccl = median_of(kNccl);
     if (!nccl.has_value()) return;
-    const auto add = [&](const char* what, double us) {
-        comparison.goals.push_back({.what = what, .measured = us / *nccl, .limit = 0.9});
+    const auto add = [&](const char* what, std::optional<double> us) {
+        if (us.has_value()) comparison.goals.push_back({.what = what, .measured = *us / *nccl, .limit = 0.9});
     };
     add("allocate + free of 2 MiB, of ncclMemAlloc's", comparison.library.median());
-    if (block.has_value()) add("the same as a block of an arena", *block);
+    add("the same without RDMA", median_of(kWithoutRdma));
+    add("the same as a block of an arena", median_of(kArenaBlock));
 }
 
 Comparison compare_allocators(const std::shared_ptr<fabricmem::Driver>& driver, const Options& options,
@@ -83,7 +86,8 @@ Comparison compare_allocators(const std::shared_ptr<fabricmem::Driver>& driver, 
                               "allocate and free device memory: FabricBuffer, which exports it; the bare calls of "
                               "lifecycle; cuMemAlloc, which can't be shared; cuMemAllocFromPoolAsync from a pool with "
                               "fabric handles, the stream synchronised after each call, a pool that gives all back and "
-                              "one that keeps all; ncclMemAlloc; and a block of that size of an arena"};
+                              "one that keeps all; ncclMemAlloc; a FabricBuffer without GPUDirect RDMA, "
+                              "which NVLink does not need; and a block of that size of an arena"};
     fabricmem::FabricBufferOptions wanted;
     wanted.location = fabricmem::Location::device(options.device);
     std::optional<RawPlan> plan;
@@ -92,6 +96,10 @@ Comparison compare_allocators(const std::shared_ptr<fabricmem::Driver>& driver, 
 
     std::vector<Way> ways{timed_way("library", [&] { const fabricmem::FabricBuffer made(driver, size.bytes, wanted); }),
                           timed_way("raw", [&] { const RawMemory made(*driver, *plan); })};
+    fabricmem::FabricBufferOptions without_rdma = wanted;
+    without_rdma.rdma = fabricmem::Rdma::off;
+    ways.push_back(
+        timed_way(kWithoutRdma, [&] { const fabricmem::FabricBuffer made(driver, size.bytes, without_rdma); }));
     std::optional<fabricmem::Arena> arena;
     if (std::string missing = why_not([&] { arena.emplace(driver, size.bytes, wanted); }); missing.empty()) {
         ways.push_back(timed_way(kArenaBlock, [&] { const fabricmem::Block made = arena->allocate(size.bytes); }));
