@@ -73,6 +73,17 @@ TEST_CASE("Bytes of two ranges are one piece in one allocation, and an error in 
     FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, kBase + kMiB - 1, 2), bad_argument, "two allocations");
 }
 
+TEST_CASE("Two allocations that claim one place in the peer's addresses are no piece", "[cache][ranges]") {
+    CacheKit kit;
+    const Id128 peer = id_of(1);
+    const FabricBuffer own = kit.make(1), other = kit.make(1);
+    kit.cache.add_range(peer, kBase, own.blob().sub_range(0, kMiB));
+    kit.cache.add_range(peer, kBase + kMiB, other.blob().sub_range(kMiB, kMiB));
+    FABRICMEM_CHECK_ERROR(kit.cache.translate(peer, kBase, kMiB + 1), bad_argument, "two allocations");
+    CHECK(pointer(kit.cache.translate(peer, kBase + kMiB, kMiB).address()) ==
+          pointer(kit.cache.acquire(other.blob()).address()) + kMiB);
+}
+
 TEST_CASE("A range keeps its import, until it is removed or the import is retired", "[cache][ranges]") {
     CacheKit kit({.max_entries = 2, .idle_timeout = milliseconds(0)});
     const Id128 peer = id_of(1);

@@ -161,7 +161,8 @@ private:
     void drop_dead_ranges();
     void drop_older_ranges(const Id128& peer, std::uint64_t generation);
     [[nodiscard]] bool is_live(const CacheSlot& slot) const;
-    void take_of_range(CacheSlot& slot, std::uint32_t stripe) const;
+    [[nodiscard]] ImportView translate_slowly(const Id128& peer, std::uint64_t remote_address,
+                                              std::uint64_t bytes) const;
     [[nodiscard]] std::uint64_t ms_of(Clock::time_point time) const noexcept;
     void drop_owner() noexcept;
     void leave() noexcept;

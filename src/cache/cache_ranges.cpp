@@ -9,17 +9,22 @@
 namespace fabricmem::detail {
 namespace {
 
-[[noreturn]] void refuse_address(const RangeMap::Reading::Found& found, const Id128& peer, std::uint64_t address,
+// While ranges come and go without end.
+constexpr int kTranslations = 4;
+
+// Under the map's lock.
+[[noreturn]] void refuse_address(const RangeMap& ranges, const Id128& peer, std::uint64_t address,
                                  std::uint64_t bytes) {
     const std::string where = formatted("{} bytes at {:#x} of peer {}", bytes, address, to_string(peer));
     if (bytes == 0) refuse(where);
-    const RangeMap::Span* const span = found.at;
-    if (span == nullptr || address >= span->end) refuse(where + " are in no range that is known");
-    const std::string range = formatted("range {:#x} to {:#x} of allocation {}", span->begin, span->end,
-                                        to_string(span->slot->key.allocation_id()));
-    if (found.next == nullptr || found.next->begin != span->end) refuse(where + " end after " + range);
+    const RangeMap::Span span = ranges.find(peer, address);
+    if (!span.has(address, 1)) refuse(where + " are in no range that is known");
+    const std::string range = formatted("range {:#x} to {:#x} of allocation {}", span.begin, span.end,
+                                        to_string(span.slot->key.allocation_id()));
+    const RangeMap::Span next = ranges.find(peer, span.end);
+    if (!next.has(span.end, 1)) refuse(where + " end after " + range);
     refuse(formatted("{} are of two allocations: {}, and {}, which is mapped elsewhere", where, range,
-                     to_string(found.next->slot->key.allocation_id())));
+                     to_string(next.slot->key.allocation_id())));
 }
 
 }  // namespace
@@ -51,23 +56,34 @@ bool CacheCore::remove_range(const Id128& peer, std::uint64_t remote_address) {
 }
 
 ImportView CacheCore::translate(const Id128& peer, std::uint64_t remote_address, std::uint64_t bytes) const {
-    const RangeMap::Reading reading(ranges_);
-    const RangeMap::Reading::Found found = reading.find(peer, remote_address);
-    const RangeMap::Span* const span = found.at;
-    if (span == nullptr || bytes == 0 || remote_address >= span->end || bytes > span->end - remote_address) [[unlikely]]
-        refuse_address(found, peer, remote_address, bytes);
-    CacheSlot& slot = *span->slot;  // kept by the range, which is kept by what is read
-    if (!slot.refs.try_take(reading.stripe(), StripedRefs::As::reference)) [[unlikely]]
-        take_of_range(slot, reading.stripe());
-    return {slot, reading.stripe(), slot.base + (remote_address - span->allocation_begin), bytes};
+    const std::uint32_t stripe = stripe_of_thread();
+    for (int tries = 0; tries < kTranslations; ++tries) {
+        const std::uint64_t version = ranges_.version();
+        const RangeMap::Span span = ranges_.find(peer, remote_address);
+        if (!span.has(remote_address, bytes) || !span.slot->refs.try_take(stripe, StripedRefs::As::reference))
+            [[unlikely]]
+            break;  // perhaps, and to be said in words
+        if (ranges_.version() == version) [[likely]]
+            return {*span.slot, stripe, span.slot->base + (remote_address - span.allocation_begin), bytes};
+        let_go(*span.slot, stripe);  // of what may be another import by now
+    }
+    return translate_slowly(peer, remote_address, bytes);
 }
 
-// Closed for good, or for a moment by who looks whether it is in use.
-void CacheCore::take_of_range(CacheSlot& slot, std::uint32_t stripe) const {
+// Where all is as it is, whatever others write.
+ImportView CacheCore::translate_slowly(const Id128& peer, std::uint64_t remote_address, std::uint64_t bytes) const {
+    const auto held = ranges_.hold();
+    const RangeMap::Span span = ranges_.find(peer, remote_address);
+    if (!span.has(remote_address, bytes)) refuse_address(ranges_, peer, remote_address, bytes);
+    CacheSlot& slot = *span.slot;
+    const std::uint32_t stripe = stripe_of_thread();
     const std::lock_guard lock(mutex_);
-    if (slot.refs.try_take(stripe, StripedRefs::As::reference)) return;
-    refuse(formatted("the range is of allocation {}, which was retired a moment ago",
-                     to_string(slot.key.allocation_id())));
+    // Closed for good, or was for a moment by who looked whether it is in use.
+    if (!slot.refs.try_take(stripe, StripedRefs::As::reference)) {
+        refuse(formatted("the range is of allocation {}, which was retired a moment ago",
+                         to_string(slot.key.allocation_id())));
+    }
+    return {slot, stripe, slot.base + (remote_address - span.allocation_begin), bytes};
 }
 
 }  // namespace fabricmem::detail
