@@ -20,6 +20,7 @@
 #include "buffer/deadline.hpp"
 #include "support/cache_kit.hpp"
 #include "support/captured_process.hpp"
+#include "support/fabric_kit.hpp"
 #include "support/threads.hpp"
 
 using namespace fabricmem;
@@ -237,11 +238,33 @@ TEST_CASE("A tear-down that hangs holds up nobody, is in the backlog, and is giv
         return stuck_calls(*kit.driver) == 1;
     }));
     CHECK(kit.cache.acquire(own[0].blob()).is_open());
-    FABRICMEM_CHECK_ERROR(kit.cache.close(), timed_out, "1 cached imports");
+    const std::optional<Error> late = error_of([&] { kit.cache.close(); });
+    REQUIRE(late.has_value());
+    CHECK(late->kind() == ErrorKind::timed_out);
+    CHECK(contains(late->what(), "1 cached imports, 0 of them of other nodes,"));
+    CHECK(late->details().check == "FM-DRIVER-008");
     CHECK_FALSE(kit.cache.is_open());
     kit.driver->end_hangs();
     CHECK(detail::wait_until_stuck(*kit.driver, 0, kCachePatience));
     CHECK(comes_back(kit.emulated, before));
+}
+
+TEST_CASE("Where the end of another node's memory hangs close() says that the IMEX daemon may be why",
+          "[cache][fault]") {
+    const QuietLog quiet;
+    const Fabric fabric = ready_made("gb200-nvl72");
+    const FabricBuffer other(driver_on(fabric, "node0"), 1);
+    const auto driver = std::make_shared<FaultDriver>(driver_on(fabric, "node1"));
+    ImportCache cache(driver, with_limits(kNever, kShort));
+    static_cast<void>(cache.acquire(other.blob()));
+    driver->add(hang("mem_unmap", 1));
+    const std::optional<Error> late = error_of([&] { cache.close(); });
+    REQUIRE(late.has_value());
+    CHECK(late->kind() == ErrorKind::timed_out);
+    CHECK(contains(late->what(), "1 cached imports, 1 of them of other nodes,"));
+    CHECK(late->details().check == "FM-IMEX-004");
+    driver->end_hangs();
+    CHECK(detail::wait_until_stuck(*driver, 0, kCachePatience));
 }
 
 TEST_CASE("A cache and views that end under a tear-down that hangs do not wait for it", "[cache][fault]") {

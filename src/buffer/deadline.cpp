@@ -12,12 +12,6 @@
 namespace fabricmem::detail {
 namespace {
 
-// Whether both sides are known to run on one node. Asks nobody: a call of the driver's hangs.
-bool on_one_node(const Driver& driver, const HandleBlob& blob) {
-    const auto identity = DriverState::of(driver).known().identity;
-    return identity != nullptr && blob.boot_id.has_value() && blob.boot_id == identity->boot_id;
-}
-
 // Which calls ask the IMEX daemon, which can wait for a lost peer without limit: those for memory of another node.
 bool asks_daemon(const char* call, const Driver& driver, const HandleBlob& blob) {
     if (call == nullptr || on_one_node(driver, blob)) return false;
@@ -27,6 +21,20 @@ bool asks_daemon(const char* call, const Driver& driver, const HandleBlob& blob)
 }
 
 }  // namespace
+
+bool on_one_node(const Driver& driver, const HandleBlob& blob) {
+    const auto identity = DriverState::of(driver).known().identity;
+    return identity != nullptr && blob.boot_id.has_value() && blob.boot_id == identity->boot_id;
+}
+
+HeldUp held_up_by_daemon() noexcept {
+    return {"likely the IMEX daemon of this node waits for a peer that is lost", "look at nvidia-imex on both nodes",
+            "FM-IMEX-004"};
+}
+HeldUp held_up_by_driver() noexcept {
+    return {"likely another call of the driver hangs and holds it up", "look for an Xid in the kernel's log (dmesg)",
+            "FM-DRIVER-008"};
+}
 
 TearDownJob::TearDownJob(std::shared_ptr<Driver> driver) noexcept : Job(std::move(driver)) {}
 TearDownJob::~TearDownJob() = default;
@@ -98,15 +106,13 @@ Error timed_out(const Late& late, const Driver& driver, const HandleBlob& blob) 
     } else {
         details.subject = formatted("{} {} failed while the devices were looked at", late.what, where);
     }
-    const bool daemon = asks_daemon(late.call, driver, blob);
-    details.cause = formatted("it had not returned after {} ms; {}", late.timeout.count(),
-                              daemon ? "likely the IMEX daemon of this node waits for a peer that is lost"
-                                     : "likely another call of the driver hangs and holds it up");
+    const HeldUp held = asks_daemon(late.call, driver, blob) ? held_up_by_daemon() : held_up_by_driver();
+    details.cause = formatted("it had not returned after {} ms; {}", late.timeout.count(), held.cause);
     details.cure = formatted(
         "{}; the call goes on in a thread of its own (stuck_calls() counts it), and what comes of "
         "it is given back then",
-        daemon ? "look at nvidia-imex on both nodes" : "look for an Xid in the kernel's log (dmesg)");
-    details.check = daemon ? "FM-IMEX-004" : "FM-DRIVER-008";
+        held.cure);
+    details.check = held.check;
     details.identity =
         formatted("Exporter: {}. Importer: {}", describe_exporter(blob), describe_known_importer(driver));
     return Error(std::move(details));

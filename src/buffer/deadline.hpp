@@ -41,6 +41,19 @@ struct Late {
 };
 [[nodiscard]] Error timed_out(const Late& late, const Driver& driver, const HandleBlob& blob);
 
+/// Whether both sides are known to run on one node, where the IMEX daemon has no part in an import or its end. Asks
+/// nobody: a call of the driver's may hang.
+[[nodiscard]] bool on_one_node(const Driver& driver, const HandleBlob& blob);
+
+/// What likely holds a call up.
+struct HeldUp {
+    const char* cause;
+    const char* cure;
+    const char* check;
+};
+[[nodiscard]] HeldUp held_up_by_daemon() noexcept;
+[[nodiscard]] HeldUp held_up_by_driver() noexcept;
+
 /// Throws Error{bad_argument} for a negative one.
 void check_timeout(std::chrono::milliseconds timeout);
 

@@ -80,6 +80,7 @@ public:
     [[nodiscard]] ImportCacheStatistics statistics() const;
     [[nodiscard]] CacheCounters counted() const noexcept override;
     [[nodiscard]] bool wait_until_torn_down(Clock::time_point deadline) { return reaper_->wait_until_idle(deadline); }
+    [[nodiscard]] Reaper::Backlog backlog() const noexcept { return reaper_->backlog(); }
     [[nodiscard]] std::exception_ptr stalled() { return reaper_->stalled(); }
 
     /// Forgets ranges; then throws Error{conflict} where views are live, and else retires all.

@@ -24,6 +24,7 @@ struct CachedImport {
     explicit CachedImport(ImportedFabricBuffer made) noexcept : buffer(std::move(made)) {}
 
     ImportedFabricBuffer buffer;
+    bool of_other_node = false;  // once it is to end
     std::unique_ptr<CachedImport> next;
 };
 

@@ -4,6 +4,7 @@
 #include <exception>
 #include <utility>
 
+#include "buffer/deadline.hpp"
 #include "cache/acquire_all.hpp"
 #include "cache/cache_core.hpp"
 #include "cache/refuse_cache.hpp"
@@ -72,14 +73,17 @@ void ImportCache::close() {
     }
     const std::chrono::milliseconds timeout = core_->tear_down_timeout();
     const bool ended = core_->wait_until_torn_down(detail::deadline_after(timeout));
-    const std::uint64_t left = core_->statistics().backlog;
+    const detail::Reaper::Backlog left = core_->backlog();
     core_.reset();
     if (ended) return;
-    throw Error({.kind = ErrorKind::timed_out,
-                 .subject = detail::formatted("{} cached imports have not ended within {} ms", left, timeout.count()),
-                 .cause = "likely the IMEX daemon of this node waits for a peer that is lost",
-                 .cure = "look at nvidia-imex; they end in a thread of their own, which stuck_calls() counts",
-                 .check = "FM-IMEX-004"});
+    const detail::HeldUp held = left.of_other_nodes == 0 ? detail::held_up_by_driver() : detail::held_up_by_daemon();
+    throw Error(
+        {.kind = ErrorKind::timed_out,
+         .subject = detail::formatted("{} cached imports, {} of them of other nodes, have not ended within {} ms",
+                                      left.imports, left.of_other_nodes, timeout.count()),
+         .cause = held.cause,
+         .cure = detail::formatted("{}; they end in a thread of their own, which stuck_calls() counts", held.cure),
+         .check = held.check});
 }
 
 }  // namespace fabricmem

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "buffer/buffer_parts.hpp"
+#include "buffer/deadline.hpp"
 #include "driver/driver_state.hpp"
 #include "log/log.hpp"
 
@@ -36,11 +37,13 @@ public:
         while (std::unique_ptr<CachedImport> import = next()) {
             const std::uint64_t bytes = import->buffer.mapped_bytes();
             BufferParts::of(import->buffer).progress = &progress;
+            const bool of_other_node = import->of_other_node;
             import.reset();
             progress.enter(nullptr);
             const std::lock_guard lock(shared_->mutex);
             --shared_->backlog.imports;
             shared_->backlog.bytes -= bytes;
+            shared_->backlog.of_other_nodes -= std::uint64_t{of_other_node};
             book_.take_from_backlog(1, bytes);
             shared_->changed.notify_all();
         }
@@ -102,8 +105,10 @@ void Reaper::add(ImportList& imports) noexcept {
         const std::lock_guard lock(shared_->mutex);
         while (std::unique_ptr<CachedImport> import = imports.pop()) {
             const std::uint64_t bytes = import->buffer.mapped_bytes();
+            import->of_other_node = !on_one_node(*driver_, BufferParts::of(import->buffer).blob);
             ++shared_->backlog.imports;
             shared_->backlog.bytes += bytes;
+            shared_->backlog.of_other_nodes += std::uint64_t{import->of_other_node};
             DriverState::of(*driver_).caches.add_to_backlog(1, bytes);
             shared_->waiting.push(std::move(import));
         }

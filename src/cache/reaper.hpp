@@ -24,6 +24,7 @@ public:
     struct Backlog {
         std::uint64_t imports = 0;
         std::uint64_t bytes = 0;
+        std::uint64_t of_other_nodes = 0;  // of the imports
     };
 
     Reaper(std::shared_ptr<Driver> driver, std::chrono::milliseconds limit);
