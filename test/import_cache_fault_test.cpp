@@ -98,10 +98,10 @@ TEST_CASE("While there is a cache two threads are kept for its imports and their
     CHECK(comes_true([&] { return kept() == 0; }));
     const std::size_t before = driver->seen();
     ImportCache cache(driver);
-    std::optional<ImportCache> other(std::in_place, driver);
+    CHECK(comes_true([&] { return kept() >= 1; }));
     for (const FabricBuffer& buffer : own) static_cast<void>(cache.acquire(buffer.blob()));
     CHECK(driver->seen() == before + 1);
-    CHECK(kept() == 1);
+    std::optional<ImportCache> other(std::in_place, driver);
     // Any number of threads at once, and two of them stay.
     for (const FabricBuffer& buffer : own) cache.invalidate(*buffer.blob().allocation_id);
     std::vector<std::future<void>> threads;
@@ -362,7 +362,7 @@ TEST_CASE("acquire_all shares what another thread imports, and makes its own mea
         auto first = in_thread([&] { return error_of([&] { static_cast<void>(kit.cache.acquire(shared.blob())); }); });
         REQUIRE(kit.driver->wait_until_hanging(1, kCachePatience));
         auto all = in_thread([&] { return kit.cache.acquire_all(blobs); });
-        REQUIRE(comes_true([&] { return kit.now().waits == 2 && kit.now().imports == 1; }));
+        REQUIRE(comes_true([&] { return kit.now().waits == 1 && kit.now().imports == 1; }));
         kit.driver->end_hangs();
         const std::vector<AcquireResult> results = all.get();
         CHECK(first.get().has_value() == fails);

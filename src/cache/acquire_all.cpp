@@ -9,7 +9,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
+#include <unordered_set>
 #include <utility>
 
 #include "buffer/deadline.hpp"
@@ -34,14 +36,14 @@ constexpr std::chrono::milliseconds kLongestLimit = std::chrono::hours(24 * 365)
 
 class Importer;
 
-// Those that were not found at once: one thread imports one after the other, since each import in a thread of its own
-// costs twice as much. The caller's thread looks after it, and tells what it gives up.
+// The caller's thread finds what is there, and a blob of each allocation that is not. One thread imports those, one
+// after the other, since each import in a thread of its own costs twice as much; the caller looks after it, and tells
+// what it gives up. Then the caller finds the other blobs of those allocations.
 class AcquireBatch {
 public:
     AcquireBatch(CacheCore& core, std::span<const HandleBlob> blobs, const AcquireOptions& options,
-                 std::vector<AcquireResult>& results, std::vector<std::size_t> missing)
-        : core_(core), blobs_(blobs), options_(options), results_(results), missing_(std::move(missing)) {
-        others_.reserve(missing_.size());
+                 std::vector<AcquireResult>& results)
+        : core_(core), blobs_(blobs), options_(options), results_(results) {
         importers_.reserve(kImportersMost);
     }
 
@@ -54,12 +56,30 @@ private:
         std::size_t index = 0;
         std::shared_ptr<CacheCore::Pending> pending{};
     };
+    struct Failed {
+        std::size_t index = 0;
+        std::exception_ptr failure{};
+    };
+    struct KeyHash {
+        std::size_t operator()(const CacheKey& key) const noexcept { return key.hash(); }
+    };
+
+    // While nobody imports:
+    /// Fills `missing_`. Returns those that are to be taken up again once that is imported.
+    [[nodiscard]] std::vector<std::size_t> take_up(const std::vector<std::size_t>& indices);
+    [[nodiscard]] bool is_sound(std::size_t index) noexcept;
+    [[nodiscard]] std::exception_ptr known_failure(const CacheKey& key, const HandleBlob& blob) const noexcept;
+    void import_missing();
+    void end_importers() noexcept;
+    void wait_for_others() noexcept;
+
+    void set_error(std::size_t index, const std::exception_ptr& failure) noexcept;
+    void note_failure(std::size_t index, const std::exception_ptr& failure) noexcept;
 
     // Under the lock:
     [[nodiscard]] bool is_over() const noexcept { return left_ == 0; }
     [[nodiscard]] std::optional<Own> begin_next() noexcept;
     void finish(const Own& own, std::unique_ptr<CachedImport> made, const std::exception_ptr& failure) noexcept;
-    void fail(std::size_t index, const std::exception_ptr& failure) noexcept;
     void look_after_importers(Lock& lock);
     void give_up_late(Clock::time_point now) noexcept;
     [[nodiscard]] bool wants_importer(Clock::time_point now) const noexcept;
@@ -67,8 +87,6 @@ private:
     void fail_rest(const std::exception_ptr& failure) noexcept;
 
     void start_importer(Lock& lock);
-    void end_importers() noexcept;
-    void wait_for_others() noexcept;
 
     // An importer that is retired does not touch it any more.
     CacheCore& core_;
@@ -76,12 +94,12 @@ private:
     std::span<const HandleBlob> blobs_;
     const AcquireOptions& options_;
     std::vector<AcquireResult>& results_;
-    const std::vector<std::size_t> missing_;
-    std::vector<Own> others_;  // what other threads import, or a thread of ours that takes long
-    std::map<CacheKey, std::exception_ptr> failed_;
+    std::vector<std::size_t> missing_;  // of an allocation each
+    std::vector<Own> others_;           // what other threads import
+    std::map<CacheKey, Failed> failed_;
     std::vector<std::shared_ptr<Importer>> importers_;
     std::size_t next_ = 0;
-    std::size_t left_ = missing_.size();
+    std::size_t left_ = 0;  // of the missing ones
     std::exception_ptr failure_;
 
     // Outlives the batch with its importers; guards all above.
@@ -147,27 +165,93 @@ private:
 };
 
 void AcquireBatch::run() {
-    static_cast<void>(core_.collect(Clock::now()));
+    std::vector<std::size_t> indices(blobs_.size());
+    std::iota(indices.begin(), indices.end(), std::size_t{0});
+    for (bool first = true;; first = false) {
+        indices = take_up(indices);
+        if (missing_.empty()) break;  // and so nothing is left
+        if (first) static_cast<void>(core_.collect(Clock::now()));
+        import_missing();
+    }
+    if (failure_ != nullptr) std::rethrow_exception(failure_);
+}
+
+std::vector<std::size_t> AcquireBatch::take_up(const std::vector<std::size_t>& indices) {
+    missing_.clear();
+    others_.clear();
+    next_ = 0;
+    std::unordered_set<CacheKey, KeyHash> allocations;
+    std::vector<std::size_t> again;
+    for (const std::size_t index : indices) {
+        const HandleBlob& blob = blobs_[index];
+        results_[index].view = core_.find(blob, options_);
+        if (results_[index].view.is_open()) continue;
+        const CacheKey key(blob);
+        if (allocations.contains(key)) {
+            again.push_back(index);
+        } else if (const std::exception_ptr failure = known_failure(key, blob)) {
+            set_error(index, failure);
+        } else if (is_sound(index)) {
+            allocations.insert(key);
+            missing_.push_back(index);
+        }
+    }
+    left_ = missing_.size();
+    others_.reserve(left_);
+    return again;
+}
+
+// One that is not is no failure of its allocation's.
+bool AcquireBatch::is_sound(std::size_t index) noexcept {
+    try {
+        CacheCore::check(blobs_[index], options_);
+        return true;
+    } catch (...) {
+        set_error(index, std::current_exception());
+        return false;
+    }
+}
+
+std::exception_ptr AcquireBatch::known_failure(const CacheKey& key, const HandleBlob& blob) const noexcept {
+    const auto found = failed_.find(key);
+    if (found == failed_.end()) return nullptr;
+    const HandleBlob& failed = blobs_[found->second.index];
+    // Else the driver may say something else of it.
+    const bool same = failed.handle == blob.handle && failed.mapped_bytes == blob.mapped_bytes;
+    return same ? found->second.failure : nullptr;
+}
+
+void AcquireBatch::import_missing() {
     {
         Lock lock(shared_->mutex);
         while (!is_over()) look_after_importers(lock);
     }
     end_importers();
     wait_for_others();
-    if (failure_ != nullptr) std::rethrow_exception(failure_);
+}
+
+void AcquireBatch::set_error(std::size_t index, const std::exception_ptr& failure) noexcept {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const Error& error) {
+        results_[index].error = error;
+    } catch (...) {
+        failure_ = failure;
+    }
+}
+
+void AcquireBatch::note_failure(std::size_t index, const std::exception_ptr& failure) noexcept {
+    set_error(index, failure);
+    try {
+        failed_.emplace(CacheKey(blobs_[index]), Failed{index, failure});
+    } catch (const std::bad_alloc&) {  // the other blobs of this allocation are tried, then
+    }
 }
 
 std::optional<AcquireBatch::Own> AcquireBatch::begin_next() noexcept {
     while (next_ < missing_.size()) {
         const std::size_t index = missing_[next_++];
-        if (ImportView view = core_.find(blobs_[index], options_); view.is_open()) {  // of what came just now
-            results_[index].view = std::move(view);
-            --left_;
-            continue;
-        }
         try {
-            if (const auto failed = failed_.find(CacheKey(blobs_[index])); failed != failed_.end())
-                std::rethrow_exception(failed->second);
             CacheCore::Counted counted;
             CacheCore::Begun begun = core_.begin_acquire(blobs_[index], options_, counted);
             if (begun.own) return Own{index, std::move(begun.pending)};
@@ -176,10 +260,10 @@ std::optional<AcquireBatch::Own> AcquireBatch::begin_next() noexcept {
             } else {
                 others_.push_back({index, std::move(begun.pending)});
             }
-            --left_;
         } catch (...) {
-            fail(index, std::current_exception());
+            set_error(index, std::current_exception());
         }
+        --left_;
     }
     return std::nullopt;
 }
@@ -188,25 +272,10 @@ void AcquireBatch::finish(const Own& own, std::unique_ptr<CachedImport> made,
                           const std::exception_ptr& failure) noexcept {
     try {
         results_[own.index].view = core_.finish_import(*own.pending, std::move(made), failure, blobs_[own.index]);
-        --left_;
     } catch (...) {
-        try {
-            failed_.emplace(CacheKey(blobs_[own.index]), failure);  // the other regions of this allocation
-        } catch (const std::bad_alloc&) {                           // are tried again, then
-        }
-        fail(own.index, failure);
+        note_failure(own.index, failure);
     }
-}
-
-void AcquireBatch::fail(std::size_t index, const std::exception_ptr& failure) noexcept {
     --left_;
-    try {
-        std::rethrow_exception(failure);
-    } catch (const Error& error) {
-        results_[index].error = error;
-    } catch (...) {
-        failure_ = failure;
-    }
 }
 
 void AcquireBatch::look_after_importers(Lock& lock) {
@@ -264,7 +333,7 @@ void AcquireBatch::start_importer(Lock& lock) {
 }
 
 void AcquireBatch::fail_rest(const std::exception_ptr& failure) noexcept {
-    while (next_ < missing_.size()) fail(missing_[next_++], failure);
+    for (; next_ < missing_.size(); --left_) note_failure(missing_[next_++], failure);
 }
 
 // All is done, so none of them is at an import.
@@ -285,8 +354,7 @@ void AcquireBatch::wait_for_others() noexcept {
             core_.wait_for(*other.pending, blobs_[other.index], deadline);
             results_[other.index].view = core_.acquire(blobs_[other.index], options_);
         } catch (...) {
-            ++left_;
-            fail(other.index, std::current_exception());
+            note_failure(other.index, std::current_exception());
         }
     }
 }
@@ -296,12 +364,7 @@ void AcquireBatch::wait_for_others() noexcept {
 std::vector<AcquireResult> acquire_all(CacheCore& core, std::span<const HandleBlob> blobs,
                                        const AcquireOptions& options) {
     std::vector<AcquireResult> results(blobs.size());
-    std::vector<std::size_t> missing;
-    for (std::size_t i = 0; i < blobs.size(); ++i) {
-        results[i].view = core.find(blobs[i], options);
-        if (!results[i].view.is_open()) missing.push_back(i);
-    }
-    if (!missing.empty()) AcquireBatch(core, blobs, options, results, std::move(missing)).run();
+    AcquireBatch(core, blobs, options, results).run();
     return results;
 }
 

@@ -35,17 +35,6 @@ ImportOptions without_tear_down_timeout(ImportOptions options) {
     return options;
 }
 
-void check_acquire(const HandleBlob& blob, const AcquireOptions& options) {
-    check_blob(blob);
-    if (options.idle_timeout.has_value() && options.idle_timeout->count() < 0)
-        refuse(formatted("an idle_timeout of {} ms", options.idle_timeout->count()));
-    if (blob.allocation_id.has_value()) return;
-    throw Error({.kind = ErrorKind::bad_argument,
-                 .subject = "the blob has no allocation id, by which a cache could tell its memory from other memory",
-                 .cause = "it is that of a bare handle",
-                 .cure = "import it as an ImportedFabricBuffer, without a cache"});
-}
-
 [[noreturn]] void refuse_sizes(const CacheSlot& slot, const HandleBlob& blob) {
     throw Error({.kind = ErrorKind::bad_blob,
                  .subject = formatted("allocation {} has {} mapped bytes by this blob, and was imported with {}",
@@ -69,6 +58,17 @@ CacheCore::CacheCore(std::shared_ptr<Driver> driver, const ImportCacheOptions& o
     DriverState::of(*driver_).caches.enter(*this);  // last: it may be asked from now on
 }
 CacheCore::~CacheCore() { DriverState::of(*driver_).caches.leave(*this); }
+
+void CacheCore::check(const HandleBlob& blob, const AcquireOptions& options) {
+    check_blob(blob);
+    if (options.idle_timeout.has_value() && options.idle_timeout->count() < 0)
+        refuse(formatted("an idle_timeout of {} ms", options.idle_timeout->count()));
+    if (blob.allocation_id.has_value()) return;
+    throw Error({.kind = ErrorKind::bad_argument,
+                 .subject = "the blob has no allocation id, by which a cache could tell its memory from other memory",
+                 .cause = "it is that of a bare handle",
+                 .cure = "import it as an ImportedFabricBuffer, without a cache"});
+}
 
 ImportView CacheCore::view_of(CacheSlot& slot, std::uint32_t stripe, const HandleBlob& blob) const noexcept {
     return {slot, stripe, slot.base + blob.offset, blob.bytes};
@@ -114,7 +114,7 @@ ImportView CacheCore::acquire_slowly(const HandleBlob& blob, const AcquireOption
 }
 
 CacheCore::Begun CacheCore::begin_acquire(const HandleBlob& blob, const AcquireOptions& options, Counted& counted) {
-    check_acquire(blob, options);
+    check(blob, options);
     const CacheKey key(blob);
     const Id128 peer = options.peer.value_or(blob.peer);
     for (;;) {
@@ -248,7 +248,7 @@ bool CacheCore::is_newer_generation(const Id128& peer, std::uint64_t generation,
 }
 
 void CacheCore::meet(const Id128& peer, const HandleBlob& blob) {
-    check_acquire(blob, {});
+    check(blob, {});
     bool newer = false;
     {
         Doomed doomed(reaper_);

@@ -62,6 +62,8 @@ public:
     [[nodiscard]] ImportView acquire(const HandleBlob& blob, const AcquireOptions& options);
     /// Without an import, a lock or a wait: empty where the import is not found so.
     [[nodiscard]] ImportView find(const HandleBlob& blob, const AcquireOptions& options) noexcept;
+    /// What can be told from these alone. Throws as acquire().
+    static void check(const HandleBlob& blob, const AcquireOptions& options);
     // The steps of an acquire that does not find its import, after a collect(); they wait for nothing, but for
     // wait_for().
     /// Throws as acquire(), but for what the driver says. An own import has to be finished.

@@ -24,12 +24,17 @@ class Workers::Parking {
 public:
     Parking() { handed_.reserve(kPlaces); }
 
-    /// By a thread that is done, before others see that: who does may have the next job already. False: no room.
+    /// By a thread that is done, or has just begun, before others see that: who does may have the next job already.
+    /// False: no room.
     [[nodiscard]] bool enter() noexcept {
         const std::lock_guard lock(mutex_);
         if (keepers_ == 0 || parked_ == kPlaces) return false;
         ++parked_;
         return true;
+    }
+    [[nodiscard]] bool is_empty() noexcept {
+        const std::lock_guard lock(mutex_);
+        return parked_ == 0;
     }
     /// By a thread that has entered. Null: nobody keeps it any more.
     [[nodiscard]] std::shared_ptr<Job> wait() noexcept {
@@ -70,7 +75,10 @@ private:
 
 Workers::Workers() : parking_(std::make_shared<Parking>()) {}
 
-KeepThreads::KeepThreads(Workers& workers) noexcept : workers_(workers) { workers_.parking_->keep(); }
+KeepThreads::KeepThreads(Workers& workers) noexcept : workers_(workers) {
+    workers_.parking_->keep();
+    workers_.start_idle();
+}
 KeepThreads::~KeepThreads() { workers_.parking_->keep_no_more(); }
 
 Ended Workers::run(const std::shared_ptr<Job>& job, std::chrono::steady_clock::time_point deadline) {
@@ -132,10 +140,23 @@ void Workers::start(std::shared_ptr<Job> job) {
     }
 }
 
+void Workers::start_idle() noexcept {
+    if (!parking_->is_empty()) return;
+    try {
+        const SignalsBlocked blocked;
+        std::thread([this, parking = parking_] {
+            if (parking->enter()) serve(parking, nullptr);
+        }).detach();
+    } catch (const std::exception&) {  // jobs have threads of their own, then, or say why not
+    }
+}
+
 void Workers::serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept {
     ::pthread_setname_np(::pthread_self(), "fabricmem-call");  // for those who look at a process's threads
     // This is there while there is a job.
-    while (job != nullptr && work(std::move(job))) job = parking->wait();
+    do {
+        if (job == nullptr) job = parking->wait();
+    } while (job != nullptr && work(std::move(job)));
 }
 
 bool Workers::work(std::shared_ptr<Job> job) noexcept {

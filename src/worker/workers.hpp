@@ -93,6 +93,8 @@ private:
     class Parking;
 
     void start(std::shared_ptr<Job> job);
+    void start_idle() noexcept;
+    // `job` null: the thread is parked.
     void serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept;
     // True: the thread has a place in the parking. Afterwards this may be gone.
     [[nodiscard]] bool work(std::shared_ptr<Job> job) noexcept;
@@ -109,7 +111,8 @@ private:
     std::shared_ptr<Job> left_;  // a list by Job::next_
 };
 
-/// For its life the workers, which live longer, keep threads. They sleep without a time-out, so that none ends, and
+/// For its life the workers, which live longer, keep threads, the first of which is there from the beginning where it
+/// can be had: so the first job does not wait for it either. They sleep without a time-out, so that none ends, and
 /// runs what libcuda has registered for that, while the process exits.
 class KeepThreads {
 public:
