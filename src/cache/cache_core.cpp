@@ -243,7 +243,7 @@ bool CacheCore::is_newer_generation(const Id128& peer, std::uint64_t generation,
     }
     if (generation == known.generation) return false;
     known.generation = generation;
-    retire_older(peer, generation, doomed);
+    if (known.imports != 0) retire_older(peer, generation, doomed);  // it looks at all imports
     return true;
 }
 
