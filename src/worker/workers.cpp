@@ -129,7 +129,7 @@ void Workers::start(std::shared_ptr<Job> job) {
         // Detached: the end of a thread runs what libcuda has registered for it, and that may wait for a call that
         // hangs.
         std::thread([this, parking = parking_, job = std::move(job)]() mutable {
-            serve(std::move(parking), std::move(job));
+            serve(parking, std::move(job));
         }).detach();
     } catch (const std::system_error& error) {
         throw Error({.kind = ErrorKind::system,
@@ -151,7 +151,7 @@ void Workers::start_idle() noexcept {
     }
 }
 
-void Workers::serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept {
+void Workers::serve(const std::shared_ptr<Parking>& parking, std::shared_ptr<Job> job) noexcept {
     ::pthread_setname_np(::pthread_self(), "fabricmem-call");  // for those who look at a process's threads
     // This is there while there is a job.
     do {

@@ -95,7 +95,7 @@ private:
     void start(std::shared_ptr<Job> job);
     void start_idle() noexcept;
     // `job` null: the thread is parked.
-    void serve(std::shared_ptr<Parking> parking, std::shared_ptr<Job> job) noexcept;
+    void serve(const std::shared_ptr<Parking>& parking, std::shared_ptr<Job> job) noexcept;
     // True: the thread has a place in the parking. Afterwards this may be gone.
     [[nodiscard]] bool work(std::shared_ptr<Job> job) noexcept;
     void finish(std::shared_ptr<Job> job) noexcept;
