@@ -51,9 +51,10 @@ TEST_CASE("On a stream a payload of up to 64 bytes travels without a copy, and e
     CHECK(contains(small.out(), "none wrong"));
     CapturedProcess larger({Arguments{FABRICMEM_PINGPONG, "--driver", "emulated", "--sizes", "65"} + played});
     CHECK(larger.finish(kPatienceSeconds) == 1);
-    // Both sides' copies fail; whoever meets the other's end first says that.
+    // Both sides' copies fail; whoever meets the other's end first says that, be it that its memory is gone already.
     INFO(larger.err());
-    CHECK((contains(larger.err(), "cuMemcpyAsync failed") || contains(larger.err(), "peer")));
+    CHECK((contains(larger.err(), "cuMemcpyAsync failed") || contains(larger.err(), "peer") ||
+           contains(larger.err(), "the exporting process")));
 }
 
 TEST_CASE("With --json stdout is one document and the first line is on stderr", "[pingpong][each]") {
