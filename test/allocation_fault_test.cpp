@@ -6,14 +6,17 @@
 #include <cstdlib>
 #include <functional>
 #include <new>
+#include <optional>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include <fabricmem/log.hpp>
 
 #include "buffer/deadline.hpp"
+#include "support/buffers.hpp"
 #include "support/operations.hpp"
 #include "support/test.hpp"
 
@@ -179,6 +182,31 @@ TEST_CASE("Each allocation of the making of a driver can fail without a leak", "
         CHECK(number > 3);
     }
     CHECK(emulated_counts(*world.emulated) == before);
+}
+
+TEST_CASE("A tear-down that no thread could be had for is done by the next one whose work is over", "[fault]") {
+    using std::chrono::minutes;
+    const QuietLog quiet;
+    const auto emulated = make_emulated_driver();
+    const auto driver = std::make_shared<FaultDriver>(emulated);
+    const FabricBuffer own(emulated, 1);
+    const EmulatedCounts before = emulated_counts(*emulated);
+    std::optional<ImportedFabricBuffer> imported(std::in_place, driver, own.blob(),
+                                                 ImportOptions{.tear_down_timeout = minutes(10)});
+    driver->add({.effect = Fault::Effect::hang, .call = "mem_map"});
+    std::optional<std::jthread> importing(std::in_place, [&] {
+        ImportedFabricBuffer(driver, own.blob(), {.timeout = minutes(10), .tear_down_timeout = minutes(0)}).close();
+    });
+    REQUIRE(driver->wait_until_hanging(1, minutes(1)));
+    {
+        const NoMemory none(1, Memory::once_gone);
+        imported.reset();
+    }
+    CHECK(stuck_calls(*driver) == 1);
+    driver->clear();
+    CHECK(detail::wait_until_stuck(*driver, 0, minutes(1)));
+    importing.reset();
+    CHECK(emulated_counts(*emulated) == before);
 }
 
 TEST_CASE("Each allocation of each operation can fail without a leak", "[fault][loop]") {

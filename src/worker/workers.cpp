@@ -161,18 +161,24 @@ void Workers::serve(const std::shared_ptr<Parking>& parking, std::shared_ptr<Job
 
 bool Workers::work(std::shared_ptr<Job> job) noexcept {
     job->run();
+    std::shared_ptr<Job> left;
     {
         const std::lock_guard lock(mutex_);
         Job& ended = *job;
         if (ended.state_ == Job::State::waited_for) {
             // Who waits has a reference too and lets go of it once it has seen `done`: not even the driver's end is
             // left to this thread.
-            const bool parked = parking_->enter();
+            left = pop_left();  // keeps this alive
+            const bool parked = left == nullptr && parking_->enter();
             job.reset();
             ended.state_ = Job::State::done;
             changed_.notify_all();
-            return parked;
+            if (left == nullptr) return parked;
         }
+    }
+    if (left != nullptr) {
+        left->run();
+        job = std::move(left);
     }
     finish(std::move(job));
     return false;
@@ -197,9 +203,10 @@ void Workers::finish(std::shared_ptr<Job> job) noexcept {
 void Workers::leave(std::shared_ptr<Job> job) noexcept {
     const std::lock_guard lock(mutex_);
     job->state_ = Job::State::given_up;
+    ++stuck_;
+    if (parking_->hand(job)) return;
     job->next_ = std::move(left_);
     left_ = std::move(job);
-    ++stuck_;
 }
 
 void Workers::take_on_left() noexcept {

@@ -75,7 +75,7 @@ public:
     /// where it stays away.
     void let_end(const std::shared_ptr<Job>& job) noexcept;
     /// For a job that run() could not begin and whose work has to be done all the same: done, as one that was given up,
-    /// by the next thread that there is. Counted by stuck() from now on.
+    /// by the next thread that has nothing else to do. Counted by stuck() from now on.
     void leave(std::shared_ptr<Job> job) noexcept;
 
     [[nodiscard]] std::size_t stuck() const;
