@@ -466,6 +466,13 @@ TEST_CASE("After fork a child's cache and views do nothing, also while the paren
         std::jthread busy([&](const std::stop_token& stop) {
             while (!stop.stop_requested()) cache->collect();
         });
+        std::jthread importing([&](const std::stop_token& stop) {
+            const std::vector<HandleBlob> blobs{own.blob(), third.blob()};
+            while (!stop.stop_requested()) {
+                static_cast<void>(cache->acquire_all(blobs));
+                cache->invalidate(*third.blob().allocation_id);
+            }
+        });
         for (int i = 0; i < 20; ++i) {
             const pid_t child = ::fork();
             REQUIRE(child >= 0);

@@ -162,8 +162,8 @@ struct AcquireResult {
 ///
 /// Threads: all members but close(), a move and the destructor may be called from many threads at once. An acquire that
 /// finds its import, and translate(), take no lock, allocate nothing, make no driver call. Imports are made in threads
-/// of their own, with a deadline; acquires of other allocations don't wait for them. While there is a cache two threads
-/// of the driver's sleep until there is something to import or to end.
+/// of their own, with a deadline; acquires of other allocations don't wait for them. While there is a cache up to
+/// two threads of the driver's sleep until there is something to import or to end.
 ///
 /// There is no thread that looks at the time: idle imports end by collect(), which each miss calls, and which a program
 /// that holds imports without missing any should call now and then. The ends of imports are made by a thread that lives
@@ -190,8 +190,8 @@ public:
     [[nodiscard]] ImportView acquire(const HandleBlob& blob, const AcquireOptions& options = {});
     /// A result for each blob, in their order: what is wrong with one stops no other. Imports are made one after the
     /// other, since the driver makes them no faster side by side; each has its deadline, and one that takes long holds
-    /// up none of the others for more than 100 ms, up to 8 at once. An allocation that can't be imported is tried once,
-    /// and all its blobs have that error. Throws what is no Error of one blob alone: closed, unsupported in a forked
+    /// up none of the others for more than 100 ms, up to 8 at once. A handle that can't be imported is tried once, and
+    /// all its blobs have that error. Throws what is no Error of one blob alone: closed, unsupported in a forked
     /// child, std::bad_alloc.
     [[nodiscard]] std::vector<AcquireResult> acquire_all(std::span<const HandleBlob> blobs,
                                                          const AcquireOptions& options = {});

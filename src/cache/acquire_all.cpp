@@ -116,31 +116,18 @@ public:
         : Job(driver), driver_(std::move(driver)), options_(options), batch_(batch), shared_(batch.shared_) {}
 
     void run() noexcept override {
-        Lock lock(shared_->mutex);
-        while (!retired) {
-            current = batch_.begin_next();
-            if (!current.has_value()) break;
-            began = Clock::now();
-            const HandleBlob blob = batch_.blobs_[current->index];
-            lock.unlock();
-            std::unique_ptr<CachedImport> made;
-            std::exception_ptr failure;
+        std::unique_ptr<CachedImport> made;
+        std::exception_ptr failure;
+        while (const std::optional<HandleBlob> blob = next(made, failure)) {
+            failure = nullptr;
             try {
-                made = std::make_unique<CachedImport>(ImportHere::make(driver_, blob, options_, progress));
+                made = std::make_unique<CachedImport>(ImportHere::make(driver_, *blob, options_, progress));
             } catch (...) {
                 failure = std::current_exception();
             }
             progress.enter(nullptr);
-            lock.lock();
-            if (retired) {
-                lock.unlock();
-                drop(std::move(made));
-                return;
-            }
-            batch_.finish(*current, std::move(made), failure);
         }
-        ended = true;
-        shared_->changed.notify_all();
+        drop(std::move(made));
     }
     void clean_up() noexcept override {}
 
@@ -148,9 +135,20 @@ public:
     std::optional<AcquireBatch::Own> current;
     Clock::time_point began = Clock::now();
     bool retired = false;  // there may be no batch any more
-    bool ended = false;
 
 private:
+    // Hands over what was made, or why not, and takes the next one. Null: there is none, or this is given up.
+    std::optional<HandleBlob> next(std::unique_ptr<CachedImport>& made, const std::exception_ptr& failure) noexcept {
+        const DeferredLog after_the_lock;  // a sink may wait for the caller's thread, and that waits for the lock
+        const Lock lock(shared_->mutex);
+        if (retired) return std::nullopt;
+        if (current.has_value()) batch_.finish(*current, std::move(made), failure);
+        current = batch_.begin_next();
+        began = Clock::now();
+        if (current.has_value()) return batch_.blobs_[current->index];
+        shared_->changed.notify_all();
+        return std::nullopt;
+    }
     static void drop(std::unique_ptr<CachedImport> made) noexcept {
         if (made == nullptr) return;
         const std::uint64_t bytes = made->buffer.mapped_bytes();
@@ -288,7 +286,7 @@ void AcquireBatch::look_after_importers(Lock& lock) {
 
 void AcquireBatch::give_up_late(Clock::time_point now) noexcept {
     for (const std::shared_ptr<Importer>& importer : importers_) {
-        if (importer->ended || !importer->current.has_value() || now - importer->began < limit_) continue;
+        if (!importer->current.has_value() || now - importer->began < limit_) continue;
         importer->retired = true;
         const Own own = *importer->current;
         const char* const call = importer->progress.call();
@@ -313,7 +311,9 @@ bool AcquireBatch::wants_importer(Clock::time_point now) const noexcept {
 Clock::time_point AcquireBatch::next_look(Clock::time_point now) const noexcept {
     Clock::time_point next = now + kLongImport;
     for (const std::shared_ptr<Importer>& importer : importers_) {
-        if (!importer->ended && importer->current.has_value()) next = std::min(next, importer->began + limit_);
+        if (!importer->current.has_value()) continue;
+        next = std::min(next, importer->began + limit_);
+        if (now - importer->began < kLongImport) next = std::min(next, importer->began + kLongImport);
     }
     return next;
 }

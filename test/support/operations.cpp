@@ -376,11 +376,16 @@ private:
         add(
             "ImportCache::acquire_all(std::span<const HandleBlob> blobs, const AcquireOptions& options = {})", name,
             make,
-            [whole](Scene& scene) {
-                const std::vector<HandleBlob> blobs{whole(scene)};
-                AcquireResult result = std::move(scene.cache->acquire_all(blobs).front());
-                scene.view = std::move(result.view);
-                scene.acquired = std::move(result.error);
+            [whole, exporter](Scene& scene) {
+                // Two regions of one allocation, and another one.
+                const auto& exporters = scene.world.exporters;
+                const HandleBlob blob = whole(scene);
+                const std::vector<HandleBlob> blobs{blob, exporters[(exporter + 1) % exporters.size()].blob(),
+                                                    blob.sub_range(0, 1)};
+                for (AcquireResult& result : scene.cache->acquire_all(blobs)) {
+                    if (result.view.is_open()) scene.view = std::move(result.view);
+                    if (result.error.has_value()) scene.acquired = std::move(result.error);
+                }
             },
             Told::answered);
         add_both("ImportCache::add_range(const Id128& peer, std::uint64_t remote_address, const HandleBlob& blob)",
